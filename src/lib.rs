@@ -1,0 +1,13 @@
+//! gammaray tells from outside a virtual machine what happens to the files inside it.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod guest;
+pub mod event;
+pub mod image;
+pub mod interest;
+pub mod name;
+pub mod sink;
+pub mod tree;
+pub mod units;
+pub mod write;

@@ -1,0 +1,4 @@
+//! The `gammaray` command.
+#![forbid(unsafe_code)]
+
+fn main() {}
