@@ -8,6 +8,8 @@ pub mod guest;
 pub mod image;
 pub mod interest;
 pub mod name;
+pub mod namespace;
+pub mod ranges;
 pub mod sink;
 pub mod tree;
 pub mod units;
