@@ -13,4 +13,5 @@ pub mod ranges;
 pub mod sink;
 pub mod tree;
 pub mod units;
+pub mod volume;
 pub mod write;
