@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
-pub mod guest;
 pub mod event;
+pub mod fuse;
+pub mod guest;
 pub mod image;
 pub mod interest;
 pub mod name;
 pub mod sink;
 pub mod tree;
 pub mod units;
+pub mod view;
 pub mod write;
