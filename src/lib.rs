@@ -9,6 +9,7 @@ pub mod image;
 pub mod interest;
 pub mod name;
 pub mod sink;
+pub mod source;
 pub mod tree;
 pub mod units;
 pub mod view;
