@@ -106,21 +106,15 @@ impl Served {
         Ok(buf)
     }
 
-    /// Write `data` at `offset`, as far as the disk goes; how many bytes were written. With
-    /// `durable` they are safe on return.
+    /// Write all of `data` at `offset`. With `durable` it is safe on return.
     ///
     /// # Errors
-    /// `ENOSPC` if all of it is past the end; else the host's, and then the tap hears nothing.
-    pub fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<usize, Errno> {
-        let room = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
-        let data = data.get(..room).unwrap_or(data);
-        if data.is_empty() {
-            return if room == 0 { Err(Errno::ENOSPC) } else { Ok(0) };
-        }
+    /// `ENOSPC` if it reaches past the end; else the host's. The tap hears of no failed write.
+    pub fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<(), Errno> {
         self.disk.backing.write_at(offset, data, durable).map_err(|e| errno(&e))?;
         self.disk.tap.write(offset, data.len() as u64, Some(data));
         self.touch();
-        Ok(data.len())
+        Ok(())
     }
 
     /// Make all that was written durable.
