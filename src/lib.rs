@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
-pub mod guest;
 pub mod event;
+pub mod guest;
 pub mod image;
 pub mod interest;
 pub mod name;
+pub mod partition;
+pub mod probe;
 pub mod sink;
 pub mod tree;
 pub mod units;
