@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod event;
+pub mod ext4;
 pub mod guest;
 pub mod image;
 pub mod interest;
