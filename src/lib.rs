@@ -4,10 +4,15 @@
 pub mod error;
 pub mod event;
 pub mod ext4;
+#[cfg(test)]
+mod fake;
 pub mod guest;
 pub mod image;
 pub mod interest;
+pub mod listing;
+pub mod lookup;
 pub mod name;
+pub mod open;
 pub mod partition;
 pub mod probe;
 pub mod sink;

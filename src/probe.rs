@@ -12,7 +12,7 @@ mod text;
 use text::{dashed_serial, latin, uuid};
 
 /// What was recognised.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Found {
     /// `ext4`, `ntfs`, `fat32`, ….
     pub fs: &'static str,
