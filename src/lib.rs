@@ -1,6 +1,8 @@
 //! gammaray tells from outside a virtual machine what happens to the files inside it.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
 pub mod error;
 pub mod event;
 pub mod ext4;

@@ -174,6 +174,21 @@ fn hash(tree: &dyn Tree, ino: InodeNo, size: u64) -> Result<[u8; 32], Error> {
     Ok(hash.finalize().into())
 }
 
+/// The names in a directory by rising bytes.
+///
+/// Errors: what reading the directory gives.
+pub fn names(place: &Place) -> Result<Vec<Name>, Error> {
+    let mut names: Vec<Name> = match place {
+        Place::Top(volumes) => volumes.iter().map(|m| (m.name.as_bytes().to_vec(), lookup::volume(m))).collect(),
+        Place::File { tree, ino } => {
+            let place = |ino| Place::File { tree: tree.clone(), ino };
+            tree.read_dir(*ino)?.into_iter().map(|e| (e.name, place(e.ino))).collect()
+        }
+    };
+    names.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(names)
+}
+
 struct Walker {
     depth: Depth,
     /// Whether the walk started above several volumes.
@@ -189,7 +204,11 @@ impl Walker {
         if !record.is_dir() {
             return (record, None);
         }
-        match self.names(place, level) {
+        let entered = match place {
+            Place::Top(_) => Ok(()),
+            Place::File { ino, .. } => self.enter(*ino, level),
+        };
+        match entered.and_then(|()| names(place).map_err(|e| e.to_string())) {
             Ok(names) => {
                 let dir = Dir::new(record.path.clone(), level, names);
                 (record, Some(dir))
@@ -199,21 +218,6 @@ impl Walker {
                 (record, None)
             }
         }
-    }
-
-    /// The names in a directory, sorted, unless it must not be walked.
-    fn names(&mut self, place: &Place, level: usize) -> Result<Vec<Name>, String> {
-        let mut names = match place {
-            Place::Top(volumes) => volumes.iter().map(|m| (m.name.as_bytes().to_vec(), lookup::volume(m))).collect(),
-            Place::File { tree, ino } => {
-                self.enter(*ino, level)?;
-                let entries = tree.read_dir(*ino).map_err(|e| e.to_string())?;
-                let place = |ino| Place::File { tree: tree.clone(), ino };
-                entries.into_iter().map(|e| (e.name, place(e.ino))).collect::<Vec<_>>()
-            }
-        };
-        names.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(names)
     }
 
     fn enter(&mut self, dir: InodeNo, level: usize) -> Result<(), String> {
@@ -229,7 +233,8 @@ impl Walker {
     }
 }
 
-type Name = (Vec<u8>, Place);
+/// A name in a directory and what it stands for.
+pub type Name = (Vec<u8>, Place);
 
 /// A directory that is being walked.
 struct Dir {
