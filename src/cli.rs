@@ -5,16 +5,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub mod attach;
 pub mod cat;
-pub mod crawl;
 pub mod doctor;
 pub mod failure;
 mod human;
 pub mod ls;
 pub mod mount;
 mod output;
-pub mod replay;
+mod signals;
 pub mod stat;
 pub mod volumes;
 
@@ -38,12 +36,6 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Serve a disk to a guest and tell what happens to its files.
-    Attach(attach::AttachArgs),
-    /// Tell the file events of a recorded stream of writes.
-    Replay(replay::ReplayArgs),
-    /// Write an index of all files of a disk.
-    Crawl(crawl::CrawlArgs),
     /// List what lies where on an image.
     Volumes(volumes::VolumesArgs),
     /// List a directory of an image.
@@ -88,9 +80,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     let cli = Cli::try_parse_from(args)?;
     output::start_log(cli.verbose, cli.log.as_deref())?;
     let done = match cli.command {
-        Command::Attach(a) => attach::run(a),
-        Command::Replay(a) => replay::run(a),
-        Command::Crawl(a) => crawl::run(&a),
         Command::Volumes(a) => volumes::run(&a),
         Command::Ls(a) => ls::run(&a),
         Command::Cat(a) => cat::run(&a),

@@ -70,7 +70,8 @@ fn guest(path: &std::path::Path, disk: &Disk) -> Result<Guest, Failure> {
     }
     if survey.areas.iter().all(|a| a.files.is_none()) {
         let states = survey.areas.iter().map(|a| format!("{}: {}", a.name, a.state)).collect::<Vec<_>>().join(", ");
-        let what = format!("no file system that can be read ({})", if states.is_empty() { "no partitions" } else { &states });
+        let what =
+            format!("no file system that can be read ({})", if states.is_empty() { "no partitions" } else { &states });
         return Err(Failure::new(what, path.display(), "see `gammaray volumes` for what lies where"));
     }
     Ok(survey.guest())

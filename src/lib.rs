@@ -3,11 +3,13 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod ext4;
 #[cfg(test)]
 mod fake;
+pub mod fuse;
 pub mod guest;
 pub mod image;
 pub mod interest;
@@ -20,4 +22,5 @@ pub mod probe;
 pub mod sink;
 pub mod tree;
 pub mod units;
+pub mod view;
 pub mod write;

@@ -39,21 +39,25 @@ pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 /// A name for a terminal, on one line: control characters, marks that reorder or hide text, and
-/// bytes that are not UTF-8 become `\\n`, `\\u{202e}`, `\\xff`; a backslash becomes two.
+/// bytes that are not UTF-8 become `\n`, `\u{202e}`, `\xff`; a backslash becomes two.
 pub fn escape(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => out.push_str("\\\\"),
-                _ if c.is_control() || is_treacherous(c) => out.extend(c.escape_default()),
-                _ => out.push(c),
-            }
-        }
+        out.push_str(&one_line(&chunk.valid().replace('\\', r"\\")));
         for b in chunk.invalid() {
             // Writing to a String cannot fail.
             let _ = write!(out, "\\x{b:02x}");
         }
+    }
+    out
+}
+
+/// Text for a terminal, on one line: as [`escape`], but backslashes stay, so that text of our own
+/// may hold names that were escaped before.
+pub fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_treacherous(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }

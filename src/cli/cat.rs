@@ -17,7 +17,9 @@ const CHUNK: usize = 1 << 20;
 
 /// Arguments of `cat`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  gammaray cat disk.raw /etc/hostname\n  gammaray cat disk.raw /p2/var/log/syslog | less")]
+#[command(
+    after_help = "Examples:\n  gammaray cat disk.raw /etc/hostname\n  gammaray cat disk.raw /p2/var/log/syslog | less"
+)]
 pub struct CatArgs {
     /// The image.
     #[command(flatten)]

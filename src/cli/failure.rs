@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::name::escape;
+use crate::name::one_line;
 use crate::open::NoImage;
 
 /// What failed, where, and what to do about it. Printed on one line; names are escaped.
@@ -23,6 +23,11 @@ impl Failure {
     pub fn new(what: impl fmt::Display, place: impl fmt::Display, advice: impl fmt::Display) -> Self {
         let (what, place, advice) = (what.to_string(), place.to_string(), advice.to_string());
         Self { what, place, advice, is_broken_pipe: false }
+    }
+
+    /// A failure whose message already says what, where and what to do.
+    pub fn line(message: impl fmt::Display) -> Self {
+        Self::new(message, "", "")
     }
 
     /// An image that cannot be used.
@@ -55,8 +60,8 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [what, place, advice] = [&self.what, &self.place, &self.advice].map(|s| escape(s.as_bytes()));
-        write!(f, "{what}: {place}: {advice}")
+        let parts = [&self.what, &self.place, &self.advice].into_iter().filter(|p| !p.is_empty());
+        f.write_str(&one_line(&parts.map(String::as_str).collect::<Vec<_>>().join(": ")))
     }
 }
 

@@ -14,7 +14,9 @@ pub fn mode(a: &Attr) -> String {
     let mode = a.mode.unwrap_or(0);
     let mut text = String::with_capacity(10);
     text.push(letter(a.kind));
-    for (shift, special, (with_x, without)) in [(6, 0o4000, ('s', 'S')), (3, 0o2000, ('s', 'S')), (0, 0o1000, ('t', 'T'))] {
+    for (shift, special, (with_x, without)) in
+        [(6, 0o4000, ('s', 'S')), (3, 0o2000, ('s', 'S')), (0, 0o1000, ('t', 'T'))]
+    {
         let bits = mode >> shift;
         text.push(if bits & 4 != 0 { 'r' } else { '-' });
         text.push(if bits & 2 != 0 { 'w' } else { '-' });

@@ -15,8 +15,10 @@ use crate::name::GuestPath;
 
 /// Arguments of `ls`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  gammaray ls disk.raw /etc\n  gammaray ls -R --json --hash disk.raw > listing.jsonl\n  \
-    gammaray ls --offset 1048576 disk.raw /\n\nOn a disk with several file systems they are the folders /p1, /p2, …")]
+#[command(
+    after_help = "Examples:\n  gammaray ls disk.raw /etc\n  gammaray ls -R --json --hash disk.raw > listing.jsonl\n  \
+    gammaray ls --offset 1048576 disk.raw /\n\nOn a disk with several file systems they are the folders /p1, /p2, …"
+)]
 pub struct LsArgs {
     /// The directory itself and everything below it, sorted by the paths' bytes.
     #[arg(short = 'R', long)]

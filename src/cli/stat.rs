@@ -14,7 +14,9 @@ use crate::tree::Attr;
 
 /// Arguments of `stat`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  gammaray stat disk.raw /etc/passwd\n  gammaray stat --json --hash disk.raw /p1/bin/sh")]
+#[command(
+    after_help = "Examples:\n  gammaray stat disk.raw /etc/passwd\n  gammaray stat --json --hash disk.raw /p1/bin/sh"
+)]
 pub struct StatArgs {
     /// As the JSON object of the canonical listing.
     #[arg(long)]
@@ -62,7 +64,14 @@ fn show(out: &mut impl Write, r: &Record) -> io::Result<()> {
 }
 
 fn show_attr(out: &mut impl Write, a: &Attr) -> io::Result<()> {
-    writeln!(out, "  Size: {}\tSpace: {} bytes\tInode: {}\tLinks: {}", a.size, a.sectors.saturating_mul(512), a.ino, a.nlink)?;
+    writeln!(
+        out,
+        "  Size: {}\tSpace: {} bytes\tInode: {}\tLinks: {}",
+        a.size,
+        a.sectors.saturating_mul(512),
+        a.ino,
+        a.nlink
+    )?;
     let id = |v: Option<u32>| v.map_or_else(|| "-".into(), |v| v.to_string());
     writeln!(out, "Access: {} ({:04o})\tUid: {}\tGid: {}", human::mode(a), a.mode.unwrap_or(0), id(a.uid), id(a.gid))?;
     if let Some((major, minor)) = a.rdev {

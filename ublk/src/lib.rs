@@ -3,6 +3,10 @@
 //!
 //! It knows nothing of file systems. All `unsafe` code and all of libublk live here.
 
+mod backing;
+mod buffer;
 mod tap;
 
+pub use backing::{Backing, Discarded, OpenError, OpenMode};
+pub use buffer::AlignedBuf;
 pub use tap::Tap;
