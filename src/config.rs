@@ -1,0 +1,78 @@
+//! What the command line means.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::cli::{Failure, ImageArgs};
+use crate::error::Error;
+use crate::guest::Guest;
+use crate::image::Disk;
+use crate::lookup::{self, Place};
+use crate::name::{GuestPath, escape};
+use crate::open;
+
+/// An image to look into.
+pub struct Target {
+    path: PathBuf,
+    guest: Guest,
+}
+
+impl Target {
+    /// Open an image, and its readable file systems or the one at `--offset`.
+    pub fn open(args: &ImageArgs) -> Result<Self, Failure> {
+        let path = args.image.clone();
+        let disk = open::image(&path).map_err(|e| Failure::image(&path, &e))?;
+        let guest = match args.offset {
+            None => guest(&path, &disk)?,
+            Some(offset) if offset >= disk.size() => {
+                let what = format_args!("--offset {offset} is past the end of the image ({} bytes)", disk.size());
+                return Err(Failure::new(what, path.display(), "see `gammaray volumes` for what lies where"));
+            }
+            Some(offset) => open::guest_at(&disk, offset).map_err(|e| {
+                let advice = "see `gammaray volumes` for what lies where";
+                Failure::new(format_args!("cannot read a file system: {e}"), path.display(), advice)
+            })?,
+        };
+        Ok(Self { path, guest })
+    }
+
+    /// Its file systems.
+    pub fn into_guest(self) -> Guest {
+        self.guest
+    }
+
+    /// Find a path in the guest.
+    pub fn find(&self, path: &[u8], follow: bool) -> Result<(Place, GuestPath), Failure> {
+        lookup::find(&self.guest, path, follow).map_err(|e| self.unreadable(&GuestPath(path.to_vec()), &e))
+    }
+
+    /// A file of the guest cannot be read.
+    pub fn unreadable(&self, path: &GuestPath, why: &Error) -> Failure {
+        let advice = match why {
+            Error::NotFound | Error::NotADirectory => "see `gammaray ls` for what is there",
+            Error::IsADirectory => "list it with `gammaray ls`",
+            Error::Corrupt { .. } => "the image is damaged: check a copy of it with fsck",
+            _ => "see `gammaray volumes` for the state of its file system",
+        };
+        self.failure(format_args!("cannot read {}: {why}", escape(&path.0)), advice)
+    }
+
+    /// A failure about this image.
+    pub fn failure(&self, what: impl fmt::Display, advice: &str) -> Failure {
+        Failure::new(what, self.path.display(), advice)
+    }
+}
+
+fn guest(path: &std::path::Path, disk: &Disk) -> Result<Guest, Failure> {
+    let survey = open::survey(disk).map_err(|e| Failure::table(path, &e))?;
+    for problem in &survey.table.problems {
+        tracing::warn!("{}: {}: {problem}", path.display(), survey.table.scheme);
+    }
+    if survey.areas.iter().all(|a| a.files.is_none()) {
+        let states = survey.areas.iter().map(|a| format!("{}: {}", a.name, a.state)).collect::<Vec<_>>().join(", ");
+        let what =
+            format!("no file system that can be read ({})", if states.is_empty() { "no partitions" } else { &states });
+        return Err(Failure::new(what, path.display(), "see `gammaray volumes` for what lies where"));
+    }
+    Ok(survey.guest())
+}
