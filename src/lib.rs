@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
-pub mod guest;
 pub mod event;
+pub mod guest;
 pub mod image;
 pub mod interest;
 pub mod name;
