@@ -94,10 +94,14 @@ impl Attach {
     }
 
     fn is_up(&self, size: u64) -> bool {
-        let device = |p: &Path| rustix::fs::stat(p).map(|s| s.st_dev).ok();
-        let above = self.export.parent().and_then(device);
-        let viewed = self.view.as_deref().is_none_or(|v| device(v).is_some() && device(v) != above);
+        let viewed = self.view.is_none() || self.is_viewed();
         viewed && std::fs::metadata(&self.disk).is_ok_and(|m| m.len() == size)
+    }
+
+    /// Whether something is mounted where the view should be.
+    fn is_viewed(&self) -> bool {
+        let device = |p: &Path| rustix::fs::stat(p).map(|s| s.st_dev).ok();
+        self.view.as_deref().is_some_and(|v| device(v).is_some() && device(v) != v.parent().and_then(device))
     }
 
     /// What it said.
@@ -122,6 +126,7 @@ impl Attach {
         };
         assert!(status.success(), "gammaray attach: {status}\n{}", self.log());
         assert!(!self.disk.exists(), "the exported disk is still there after the end");
+        assert!(!self.is_viewed(), "the view is still mounted after the end");
     }
 }
 

@@ -119,20 +119,20 @@ impl Drop for Mount {
 /// What the kernel finds in an image, after replaying its journal if it is not clean. The image
 /// itself stays as it is: the kernel gets a copy.
 pub fn kernel_listing(image: &Path, scratch: &Path) -> Listing {
-    kernel_listing_at(image, scratch, &[])
-}
-
-/// The same for a part of the image (`--offset`, `--sizelimit`).
-pub fn kernel_listing_at(image: &Path, scratch: &Path, loop_options: &[&str]) -> Listing {
     let copied = scratch.join("oracle.raw");
     copy(image, &copied);
-    let device = Loop::attach_with(&copied, loop_options);
-    // `ro` alone would still replay the journal, and `noatime` keeps reading from changing anything.
+    let listing = kernel_listing_at(&copied, scratch, &[]);
+    std::fs::remove_file(&copied).unwrap();
+    listing
+}
+
+/// The same for a part of the image (`--offset`, `--sizelimit`), which the kernel may change.
+pub fn kernel_listing_at(image: &Path, scratch: &Path, loop_options: &[&str]) -> Listing {
+    let device = Loop::attach_with(image, loop_options);
+    // `ro` alone still replays the journal, and `noatime` keeps reading from changing anything.
     let mount = Mount::new(&device.device, &scratch.join("oracle"), "ro,noatime");
     let listing = oracle::walk(&mount.dir);
     mount.unmount();
-    drop(device);
-    std::fs::remove_file(&copied).unwrap();
     listing
 }
 

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod diff;
 pub mod disk;
 pub mod events;
+pub mod live;
 pub mod model;
 pub mod need;
 pub mod oracle;

@@ -87,7 +87,7 @@ impl Workload {
     pub fn run(&mut self, count: usize) {
         let end = self.log.len() + count;
         while self.log.len() < end {
-            if self.log.len() % 64 == 0 {
+            if self.log.len().is_multiple_of(64) {
                 self.crowded = self.used() > BUDGET;
             }
             let before = self.log.len();

@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, linkat, makedev, mknodat, renameat_with};
 
+use crate::support::text::{join, under};
+
 use super::names::{Id, Kind, ROOT};
 use super::{HELD, Outcome, Workload};
 
@@ -26,11 +28,11 @@ impl Workload {
     fn move_to_fresh(&mut self, what: &str, id: Id, dir: Id) -> Outcome {
         let name = self.names.fresh(&mut self.rng, dir);
         let from = self.at(id);
-        self.note(what, id, "to the next line's");
-        let old = (self.names.get(id).parent, self.names.get(id).name.clone());
+        let to = under(&self.root, &join(&self.names.path(dir), &name));
+        self.note(what, id, &format!("to {}", to.display()));
+        fs::rename(from, to)?;
         self.names.rename(id, dir, name);
-        self.note("   ", id, "");
-        fs::rename(from, self.at(id)).inspect_err(|_| self.names.rename(id, old.0, old.1))
+        Ok(())
     }
 
     pub(super) fn rename_file(&mut self) -> Outcome {
