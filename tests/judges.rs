@@ -135,8 +135,8 @@ fn workload_on(mkfs: &str, seed: u64) {
     let copied = kernel_listing(&image, dir.path());
     mount.unmount();
     drop(device);
-    diff::report("a copy with its journal replayed", &live, &copied).unwrap();
-    diff::report("after unmount", &live, &kernel_listing(&image, dir.path())).unwrap();
+    diff::must_equal("a copy with its journal replayed", &live, &copied);
+    diff::must_equal("after unmount", &live, &kernel_listing(&image, dir.path()));
     fsck(&image).unwrap();
 }
 

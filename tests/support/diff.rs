@@ -7,7 +7,7 @@ use super::record::{Listing, Record};
 use super::text::show;
 
 /// More lines than these tell nothing new.
-const MOST: usize = 40;
+const MOST: usize = 16;
 
 /// Every difference of the two listings, fewest words first to find the cause: missing files,
 /// files too many, then fields. Fields that one side does not know are not compared.
@@ -29,6 +29,11 @@ pub fn report(what: &str, expected: &Listing, actual: &Listing) -> Result<(), St
         return Ok(());
     }
     Err(format!("{what}: {} files expected, {} found\n  {}", expected.len(), actual.len(), lines.join("\n  ")))
+}
+
+/// Panic with the report, if there is something to report.
+pub fn must_equal(what: &str, expected: &Listing, actual: &Listing) {
+    report(what, expected, actual).unwrap_or_else(|e| panic!("{e}"));
 }
 
 fn brief(r: &Record) -> String {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::daemon::{self, Attach};
-use super::diff::report;
+use super::diff::{must_equal, report};
 use super::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make};
 use super::events::Events;
 use super::model::Model;
@@ -56,7 +56,7 @@ impl Live {
         let image = scratch.join("disk.raw");
         make(&image, SIZE, setup.mkfs);
         let first = daemon::listing(&image);
-        report("the fresh disk", &kernel_listing(&image, scratch), &first).unwrap();
+        must_equal("the fresh disk", &kernel_listing(&image, scratch), &first);
         let attach = Attach::start(&image, scratch, true, &["--payload", "disk"]);
         let device = Loop::attach(&attach.disk);
         let mount = Mount::new(&device.device, &scratch.join("guest"), setup.mount);

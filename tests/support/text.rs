@@ -21,10 +21,10 @@ pub fn unhex(text: &str) -> Result<Vec<u8>, String> {
 /// A path for a report: readable, unambiguous, bounded.
 pub fn show(path: &[u8]) -> String {
     let text = path.escape_ascii().to_string();
-    if text.len() <= 160 {
+    if text.len() <= 110 {
         text
     } else {
-        format!("{}…{} ({} bytes)", &text[..90], &text[text.len() - 50..], path.len())
+        format!("{}…{} ({} bytes)", &text[..40], &text[text.len() - 50..], path.len())
     }
 }
 
