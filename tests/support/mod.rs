@@ -2,6 +2,8 @@
 //! is the oracle), a replayer of events (the model) and a random workload. Nothing here uses the
 //! library under test: only its binary's output is judged.
 #![allow(dead_code, reason = "each test crate uses its own part of the support code")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "small numbers")]
 
 pub mod content;
 pub mod daemon;
@@ -14,5 +16,6 @@ pub mod need;
 pub mod oracle;
 pub mod record;
 pub mod rng;
+pub mod script;
 pub mod text;
 pub mod workload;
