@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub mod attach;
 pub mod cat;
 pub mod doctor;
 pub mod failure;
@@ -36,6 +37,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Serve a disk to a guest, follow what it writes, and say what happens to its files.
+    Attach(attach::AttachArgs),
     /// List what lies where on an image.
     Volumes(volumes::VolumesArgs),
     /// List a directory of an image.
@@ -80,6 +83,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     let cli = Cli::try_parse_from(args)?;
     output::start_log(cli.verbose, cli.log.as_deref())?;
     let done = match cli.command {
+        Command::Attach(a) => attach::run(&a),
         Command::Volumes(a) => volumes::run(&a),
         Command::Ls(a) => ls::run(&a),
         Command::Cat(a) => cat::run(&a),

@@ -27,6 +27,10 @@ pub mod guest;
 pub mod lookup;
 pub mod listing;
 
+pub mod feed;
+pub mod engine;
+pub mod attach;
+
 pub mod event;
 pub mod sink;
 
