@@ -12,6 +12,10 @@ enum Op {
 
 const SIZE: usize = 512;
 
+fn index(at: u64) -> usize {
+    usize::try_from(at).unwrap()
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let range = (0..SIZE as u64, 0..64_u64);
     prop_oneof![
@@ -39,13 +43,13 @@ proptest! {
                 Op::Put(at, len, pos) => {
                     let end = (at + len).min(SIZE as u64);
                     overlay.put(at..end, pos);
-                    let (a, b, p) = (at as usize, end as usize, pos as usize);
+                    let (a, b, p) = (index(at), index(end), index(pos));
                     model[a..b].copy_from_slice(&bytes[p..p + b - a]);
                 }
                 Op::Zero(at, len) => {
                     let end = (at + len).min(SIZE as u64);
                     overlay.zero(at..end);
-                    model[at as usize..end as usize].fill(0);
+                    model[index(at)..index(end)].fill(0);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What the tests of both readers share.
 
 use std::io::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::recording::{Recording, Replay};
@@ -13,7 +14,7 @@ use crate::write::{Write, WriteOp};
 pub const SIZE: u64 = 8 << 20;
 
 /// A replay of `bytes` over a disk of zeros, from a file or from a pipe, with `wanted` of interest.
-pub fn replay(bytes: &[u8], pipe: bool, wanted: &[std::ops::Range<u64>]) -> (Replay, Arc<Overlay>) {
+pub fn replay(bytes: &[u8], pipe: bool, wanted: impl IntoIterator<Item = Range<u64>>) -> (Replay, Arc<Overlay>) {
     let recording = if pipe {
         Recording::from_pipe(Box::new(Trickle(bytes.to_vec(), 0))).unwrap()
     } else {
@@ -25,7 +26,7 @@ pub fn replay(bytes: &[u8], pipe: bool, wanted: &[std::ops::Range<u64>]) -> (Rep
     let disk = Arc::new(Overlay::new(Arc::new(base), recording.store().unwrap()));
     let interest = Arc::new(Interest::new(SIZE));
     for r in wanted {
-        interest.set(r.clone(), true);
+        interest.set(r, true);
     }
     (Replay::new(recording, interest, disk.clone()), disk)
 }

@@ -20,7 +20,7 @@ fn log(sector: u32, entries: &[(u64, u64, u64, &[u8])]) -> Vec<u8> {
 
 fn run(bytes: &[u8]) -> (Vec<Write>, Option<StreamError>) {
     let mut writes = Vec::new();
-    let all = match LogWrites::new(replay(bytes, false, &[]).0) {
+    let all = match LogWrites::new(replay(bytes, false, None).0) {
         Ok(all) => all,
         Err(e) => return (writes, Some(e)),
     };
@@ -43,7 +43,7 @@ fn writes_flushes_and_discards_in_order() {
             &[(3, 1, FUA, &block), (0, 0, FLUSH, &[]), (7, 1, FLUSH, &block), (3, 1, DISCARD, &[]), (0, 0, MARK, &[])],
         );
         for pipe in [false, true] {
-            let (replay, disk) = replay(&bytes, pipe, &[0..SIZE]);
+            let (replay, disk) = replay(&bytes, pipe, Some(0..SIZE));
             let writes: Vec<_> = LogWrites::new(replay).unwrap().map(Result::unwrap).collect();
             let kinds: Vec<_> = writes.iter().map(|w| (w.epoch, std::mem::discriminant(&w.op))).collect();
             let data = std::mem::discriminant(&WriteOp::Data { offset: 0, len: 0, pieces: vec![] });

@@ -13,7 +13,7 @@ fn record(sector: i64, data: &[u8]) -> Vec<u8> {
 
 fn run(bytes: &[u8], pipe: bool) -> (Vec<Write>, Option<StreamError>) {
     let mut writes = Vec::new();
-    for w in QemuTrace::new(replay(bytes, pipe, &[]).0) {
+    for w in QemuTrace::new(replay(bytes, pipe, None).0) {
         match w {
             Ok(w) => writes.push(w),
             Err(e) => return (writes, Some(e)),
@@ -27,7 +27,7 @@ fn wanted_bytes_are_handed_on_and_the_rest_is_on_the_disk() {
     let data: Vec<u8> = (0..16384_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
     let trace = [record(8, &data), record(0, &data[..512])].concat();
     for pipe in [false, true] {
-        let (replay, disk) = replay(&trace, pipe, &[8192..8193]);
+        let (replay, disk) = replay(&trace, pipe, Some(8192..8193));
         let writes: Vec<_> = QemuTrace::new(replay).map(Result::unwrap).collect();
         assert_eq!(writes.iter().map(|w| (w.seq, w.epoch)).collect::<Vec<_>>(), [(1, 0), (2, 0)]);
         assert!(matches!(writes[0].op, WriteOp::Data { offset: 4096, len: 16384, .. }));
@@ -115,7 +115,7 @@ proptest! {
         }
         let mut seen = Vec::new();
         for pipe in [false, true] {
-            let (replay, disk) = replay(&trace, pipe, &wanted);
+            let (replay, disk) = replay(&trace, pipe, wanted.clone());
             seen.push(QemuTrace::new(replay).map(|w| pieces(&w.unwrap())).collect::<Vec<_>>());
             prop_assert!(content(&disk) == model);
         }
