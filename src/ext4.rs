@@ -12,6 +12,7 @@ pub mod fs;
 pub mod group;
 pub mod inode;
 pub mod jbd2;
+pub mod live;
 pub mod map;
 pub mod reader;
 pub mod recover;

@@ -4,25 +4,35 @@
 pub mod cli;
 pub mod config;
 pub mod doctor;
+
+pub mod units;
 pub mod error;
-pub mod event;
-pub mod ext4;
-#[cfg(test)]
-mod fake;
-pub mod fuse;
-pub mod guest;
-pub mod image;
-pub mod interest;
-pub mod listing;
-pub mod lookup;
 pub mod name;
-pub mod open;
+pub mod image;
 pub mod overlay;
+
+pub mod write;
+pub mod interest;
+pub mod ranges;
+pub mod source;
+
 pub mod partition;
 pub mod probe;
-pub mod sink;
-pub mod source;
+pub mod open;
+
 pub mod tree;
-pub mod units;
+pub mod namespace;
+pub mod volume;
+pub mod ext4;
+pub mod guest;
+pub mod lookup;
+pub mod listing;
+
+pub mod event;
+pub mod sink;
+
+pub mod fuse;
 pub mod view;
-pub mod write;
+
+#[cfg(test)]
+mod fake;

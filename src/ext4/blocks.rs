@@ -1,6 +1,7 @@
 //! Access to the blocks of a volume, with the newer versions that an unreplayed journal holds.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::{Error, Result};
@@ -45,14 +46,14 @@ pub struct JournalCopy {
 pub struct Volume {
     disk: Disk,
     block_size: u32,
-    count: u64,
+    count: AtomicU64,
     overlay: RwLock<HashMap<BlockNo, JournalCopy>>,
 }
 
 impl Volume {
     /// `count` blocks of `block_size` bytes on `disk`.
     pub fn new(disk: Disk, block_size: u32, count: u64) -> Self {
-        Self { disk, block_size, count, overlay: RwLock::default() }
+        Self { disk, block_size, count: AtomicU64::new(count), overlay: RwLock::default() }
     }
 
     /// Show `copy` in the place of `home` from now on.
@@ -75,9 +76,30 @@ impl Volume {
         self.overlay.read().unwrap_or_else(PoisonError::into_inner).get(&home).copied()
     }
 
+    /// The blocks that are covered.
+    pub fn covered_blocks(&self) -> Vec<BlockNo> {
+        self.overlay.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     /// How many blocks are covered.
     pub fn covered(&self) -> usize {
         self.overlay.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Show the image with the covers of `other`.
+    pub fn replace_covers(&self, other: &Self) {
+        let covers = other.overlay.read().unwrap_or_else(PoisonError::into_inner).clone();
+        *self.overlay.write().unwrap_or_else(PoisonError::into_inner) = covers;
+    }
+
+    /// The file system now has `count` blocks.
+    pub fn resize(&self, count: u64) {
+        self.count.store(count, Ordering::Relaxed);
+    }
+
+    /// The image below, to keep.
+    pub fn shared_disk(&self) -> Disk {
+        self.disk.clone()
     }
 
     /// The image below.
@@ -88,8 +110,8 @@ impl Volume {
     /// Fill `buf` with `block` as it stands on the image.
     pub fn read_home(&self, block: BlockNo, buf: &mut [u8]) -> Result<()> {
         let at = self.at(block);
-        if block.0 >= self.count {
-            return Err(Error::corrupt("block number", at, format!("below {}", self.count), block));
+        if block.0 >= self.count() {
+            return Err(Error::corrupt("block number", at, format!("below {}", self.count()), block));
         }
         self.disk.read_at(at, buf).map_err(|source| Error::Io { what: "block", at, source })
     }
@@ -101,7 +123,7 @@ impl Blocks for Volume {
     }
 
     fn count(&self) -> u64 {
-        self.count
+        self.count.load(Ordering::Relaxed)
     }
 
     fn read_into(&self, block: BlockNo, buf: &mut [u8]) -> Result<()> {

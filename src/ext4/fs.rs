@@ -27,9 +27,33 @@ pub struct Geometry {
     pub sb: Superblock,
     /// All group descriptors.
     pub groups: Arc<[Group]>,
+    /// First block of each inode table and its group, by rising block.
+    tables: Arc<[(u64, u32)]>,
 }
 
 impl Geometry {
+    /// Of a superblock and its group descriptors.
+    pub fn new(sb: Superblock, groups: Vec<Group>) -> Self {
+        let mut tables: Vec<_> = groups.iter().zip(0..).map(|(g, n)| (g.inode_table.0, n)).collect();
+        tables.sort_unstable();
+        Self { sb, groups: groups.into(), tables: tables.into() }
+    }
+
+    /// The inodes that lie in `block`, each with its byte offset in the block; none if it belongs
+    /// to no inode table.
+    pub fn inodes_in(&self, block: BlockNo) -> impl Iterator<Item = (u32, usize)> + use<> {
+        let i = self.tables.partition_point(|(start, _)| *start <= block.0);
+        let table = i.checked_sub(1).and_then(|i| self.tables.get(i)).copied();
+        let size = u64::from(self.sb.inode_size);
+        let per_block = u64::from(self.sb.block_size) / size;
+        let first = table.filter(|(start, _)| block.0 - start < self.table_blocks()).map(|(start, group)| {
+            u64::from(group) * u64::from(self.sb.inodes_per_group) + (block.0 - start) * per_block + 1
+        });
+        let (last, first) = (u64::from(self.sb.inodes), first.unwrap_or(u64::MAX));
+        let all = (0..per_block).map_while(move |n| Some((first.checked_add(n).filter(|i| *i <= last)?, n * size)));
+        all.filter_map(|(ino, at)| Some((u32::try_from(ino).ok()?, usize::try_from(at).ok()?)))
+    }
+
     /// Block, and byte within it, of inode `ino`.
     pub fn inode_place(&self, ino: InodeNo) -> Result<(BlockNo, usize)> {
         let out = || Error::corrupt("inode number", 0, format!("1..={}", self.sb.inodes), ino);
@@ -143,7 +167,8 @@ impl Geometry {
         Ok(all)
     }
 
-    fn xattr_value(&self, blocks: &dyn Blocks, entry: &xattr::Entry) -> Result<Vec<u8>> {
+    /// The value of an attribute, wherever it lies.
+    pub fn xattr_value(&self, blocks: &dyn Blocks, entry: &xattr::Entry) -> Result<Vec<u8>> {
         match &entry.value {
             xattr::Value::Here(bytes) => Ok(bytes.clone()),
             xattr::Value::Inode(ino, size) => {

@@ -30,8 +30,7 @@ impl Ext4 {
     pub fn open(disk: Disk) -> Result<Self> {
         let mut sb = Superblock::read(&*disk)?;
         let volume = Volume::new(disk, sb.block_size, sb.blocks);
-        let groups = group::read_all(volume.disk(), &sb)?.into();
-        let mut geometry = Geometry { sb: sb.clone(), groups };
+        let mut geometry = Geometry::new(sb.clone(), group::read_all(volume.disk(), &sb)?);
         let journal = geometry.open_journal(&volume)?;
         let mut next = (0, 0);
         if let Some(j) = &journal {
@@ -39,7 +38,8 @@ impl Ext4 {
             if volume.covered() > 0 {
                 // The replay may bring a newer superblock and newer descriptors.
                 sb = reread_superblock(&volume, &sb)?;
-                geometry = Geometry { groups: group::read_all(&Covered(&volume), &sb)?.into(), sb };
+                let groups = group::read_all(&Covered(&volume), &sb)?;
+                geometry = Geometry::new(sb, groups);
             }
         }
         Ok(Self { geometry, volume, journal, next })
@@ -122,7 +122,7 @@ impl Geometry {
 }
 
 /// The volume's bytes with the journal laid over them, for what is read by byte offset.
-struct Covered<'a>(&'a Volume);
+pub(super) struct Covered<'a>(pub &'a Volume);
 
 impl crate::image::ReadAt for Covered<'_> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
