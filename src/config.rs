@@ -1,7 +1,7 @@
 //! What the command line means.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::{Failure, ImageArgs};
 use crate::error::Error;
@@ -9,7 +9,7 @@ use crate::guest::Guest;
 use crate::image::Disk;
 use crate::lookup::{self, Place};
 use crate::name::{GuestPath, escape};
-use crate::open;
+use crate::open::{self, Survey};
 
 /// An image to look into.
 pub struct Target {
@@ -63,16 +63,21 @@ impl Target {
     }
 }
 
-fn guest(path: &std::path::Path, disk: &Disk) -> Result<Guest, Failure> {
+fn guest(path: &Path, disk: &Disk) -> Result<Guest, Failure> {
     let survey = open::survey(disk).map_err(|e| Failure::table(path, &e))?;
     for problem in &survey.table.problems {
         tracing::warn!("{}: {}: {problem}", path.display(), survey.table.scheme);
     }
     if survey.areas.iter().all(|a| a.files.is_none()) {
-        let states = survey.areas.iter().map(|a| format!("{}: {}", a.name, a.state)).collect::<Vec<_>>().join(", ");
-        let what =
-            format!("no file system that can be read ({})", if states.is_empty() { "no partitions" } else { &states });
-        return Err(Failure::new(what, path.display(), "see `gammaray volumes` for what lies where"));
+        return Err(nothing_readable(path, &survey));
     }
     Ok(survey.guest())
+}
+
+/// No file system of an image can be read.
+pub fn nothing_readable(path: &Path, survey: &Survey) -> Failure {
+    let states: Vec<_> = survey.areas.iter().map(|a| format!("{}: {}", a.name, a.state)).collect();
+    let why = if states.is_empty() { "no partitions".to_owned() } else { states.join(", ") };
+    let what = format_args!("no file system that can be read ({why})");
+    Failure::new(what, path.display(), "see `gammaray volumes` for what lies where")
 }

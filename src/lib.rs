@@ -27,6 +27,7 @@ pub mod ext4;
 pub mod guest;
 pub mod lookup;
 pub mod listing;
+pub mod index;
 
 pub mod event;
 pub mod sink;
