@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub mod attach;
 pub mod cat;
 pub mod crawl;
 pub mod doctor;
@@ -39,6 +40,8 @@ pub struct Cli {
 pub enum Command {
     /// Write an index of all files of a disk.
     Crawl(crawl::CrawlArgs),
+    /// Serve a disk to a guest, follow what it writes, and say what happens to its files.
+    Attach(attach::AttachArgs),
     /// List what lies where on an image.
     Volumes(volumes::VolumesArgs),
     /// List a directory of an image.
@@ -84,6 +87,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     output::start_log(cli.verbose, cli.log.as_deref())?;
     let done = match cli.command {
         Command::Crawl(a) => crawl::run(&a),
+        Command::Attach(a) => attach::run(&a),
         Command::Volumes(a) => volumes::run(&a),
         Command::Ls(a) => ls::run(&a),
         Command::Cat(a) => cat::run(&a),

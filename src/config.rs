@@ -3,13 +3,23 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{Failure, ImageArgs};
+use crate::cli::{Failure, ImageArgs, PayloadArg};
+use crate::engine::Payload;
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::image::Disk;
 use crate::lookup::{self, Place};
 use crate::name::{GuestPath, escape};
 use crate::open::{self, Survey};
+
+impl From<PayloadArg> for Payload {
+    fn from(arg: PayloadArg) -> Self {
+        match arg {
+            PayloadArg::None => Self::None,
+            PayloadArg::Disk | PayloadArg::Exact => Self::Disk,
+        }
+    }
+}
 
 /// An image to look into.
 pub struct Target {

@@ -29,6 +29,10 @@ pub mod lookup;
 pub mod listing;
 pub mod index;
 
+pub mod feed;
+pub mod engine;
+pub mod attach;
+
 pub mod event;
 pub mod sink;
 

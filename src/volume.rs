@@ -14,7 +14,7 @@ pub struct VolumeWrite<'a> {
     /// What was written.
     pub range: &'a Range<u64>,
     /// The wanted bytes: pieces in rising order.
-    pub pieces: &'a [(u64, Box<[u8]>)],
+    pub pieces: &'a [(u64, &'a [u8])],
     /// When it completed.
     pub time: Timestamp,
 }
