@@ -14,6 +14,7 @@ mod human;
 pub mod ls;
 pub mod mount;
 mod output;
+pub mod replay;
 mod signals;
 pub mod stat;
 pub mod volumes;
@@ -38,6 +39,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Tell the file events of a recorded stream of writes.
+    Replay(replay::ReplayArgs),
     /// Write an index of all files of a disk.
     Crawl(crawl::CrawlArgs),
     /// Serve a disk to a guest, follow what it writes, and say what happens to its files.
@@ -86,6 +89,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     let cli = Cli::try_parse_from(args)?;
     output::start_log(cli.verbose, cli.log.as_deref())?;
     let done = match cli.command {
+        Command::Replay(a) => replay::run(&a),
         Command::Crawl(a) => crawl::run(&a),
         Command::Attach(a) => attach::run(&a),
         Command::Volumes(a) => volumes::run(&a),

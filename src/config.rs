@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::cli::replay::ReplayArgs;
 use crate::cli::{Failure, ImageArgs, PayloadArg};
 use crate::engine::Payload;
 use crate::error::Error;
@@ -19,6 +20,85 @@ impl From<PayloadArg> for Payload {
             PayloadArg::Disk | PayloadArg::Exact => Self::Disk,
         }
     }
+}
+
+/// A recorded stream of writes.
+#[derive(Clone, Debug)]
+pub enum Recorded {
+    /// Trace of the patched QEMU.
+    QemuTrace(PathBuf),
+    /// Log of dm-log-writes.
+    LogWrites(PathBuf),
+}
+
+impl Recorded {
+    /// Where it is; `-` is stdin.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::QemuTrace(p) | Self::LogWrites(p) => p,
+        }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::QemuTrace(_) => "trace",
+            Self::LogWrites(_) => "log",
+        }
+    }
+}
+
+/// What `replay` shall do.
+#[derive(Clone, Debug)]
+pub struct ReplayConfig {
+    /// The disk before the first write.
+    pub image: PathBuf,
+    /// The writes.
+    pub stream: Recorded,
+    /// Where events go.
+    pub events: PathBuf,
+    /// Where the listing at the end goes.
+    pub final_tree: Option<PathBuf>,
+    /// Name of the VM.
+    pub vm: String,
+    /// Whose bytes `write` events carry.
+    pub payload: Payload,
+}
+
+impl ReplayConfig {
+    /// What these arguments mean.
+    pub fn new(args: &ReplayArgs) -> Result<Self, Failure> {
+        let stream = match (&args.qemu_trace, &args.log_writes) {
+            (Some(p), None) => Recorded::QemuTrace(p.clone()),
+            (None, Some(p)) => Recorded::LogWrites(p.clone()),
+            _ => return Err(Failure::line("name one recording, with --qemu-trace or --log-writes")),
+        };
+        for out in std::iter::once(&args.events).chain(&args.final_tree) {
+            if [args.image.as_path(), stream.path()].into_iter().any(|input| is_same_file(input, out)) {
+                return Err(Failure::new("this output would overwrite an input", out.display(), "name another file"));
+            }
+        }
+        Ok(Self {
+            image: args.image.clone(),
+            stream,
+            events: args.events.clone(),
+            final_tree: args.final_tree.clone(),
+            vm: args.vm.clone().unwrap_or_else(|| vm_name(&args.image)),
+            payload: args.payload.into(),
+        })
+    }
+}
+
+/// The VM's name by default: the image's file name without its ending.
+pub fn vm_name(image: &Path) -> String {
+    image.file_stem().map_or_else(|| "vm".into(), |s| s.to_string_lossy().into_owned())
+}
+
+/// Whether both names lead to one file.
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |p: &Path| std::fs::metadata(p).ok().map(|m| (m.dev(), m.ino()));
+    id(a).is_some_and(|a| id(b) == Some(a))
 }
 
 /// An image to look into.

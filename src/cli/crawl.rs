@@ -24,6 +24,10 @@ pub fn run(args: &CrawlArgs) -> Result<(), Failure> {
     if survey.areas.iter().all(|a| a.files.is_none()) {
         return Err(crate::config::nothing_readable(&args.image, &survey));
     }
+    if crate::config::is_same_file(&args.image, &args.index) {
+        let advice = "name another file for the index";
+        return Err(Failure::new("the index would overwrite the image", args.index.display(), advice));
+    }
     let counts = index::write(&disk, &survey, 0, &args.index).map_err(|e| Failure::output(args.index.display(), &e))?;
     tracing::info!("{} file systems, {} names, {} with errors", counts.file_systems, counts.files, counts.errors);
     match counts.errors {

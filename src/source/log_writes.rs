@@ -7,7 +7,7 @@ use std::ops::Range;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::recording::{Replay, StreamError};
+use super::recording::{Replay, Stream, StreamError};
 use crate::image::ReadAt;
 use crate::write::{Write, WriteOp};
 
@@ -132,6 +132,12 @@ impl LogWrites {
             Some(range) if range.end <= size => Ok(range),
             range => Err(StreamError::PastEnd { at, end: range.map_or(u64::MAX, |r| r.end), size }),
         }
+    }
+}
+
+impl Stream for LogWrites {
+    fn replay(&self) -> &Replay {
+        &self.replay
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::recording::{Replay, StreamError};
+use super::recording::{Replay, Stream, StreamError};
 use crate::image::ReadAt;
 use crate::write::Write;
 
@@ -81,6 +81,12 @@ fn range(sector: i64, sectors: i32) -> Option<Range<u64>> {
     let start = u64::try_from(sector).ok()?.checked_mul(SECTOR)?;
     let len = u64::try_from(sectors).ok()?.checked_mul(SECTOR)?;
     Some(start..start.checked_add(len)?)
+}
+
+impl Stream for QemuTrace {
+    fn replay(&self) -> &Replay {
+        &self.replay
+    }
 }
 
 impl Iterator for QemuTrace {

@@ -5,14 +5,18 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use crate::interest::Interest;
 use crate::overlay::Overlay;
 use crate::units::Timestamp;
-use crate::write::WriteOp;
+use crate::write::{Write, WriteOp};
 
 /// A longer write is handed on in parts of this length, so that memory stays bounded.
 pub const CHUNK: u64 = 1 << 20;
@@ -88,7 +92,21 @@ pub struct Recording {
 enum From {
     /// Its length.
     File(u64),
-    Pipe(Box<dyn Read + Send>),
+    Pipe(Pipe),
+}
+
+enum Pipe {
+    File(File),
+    Other(Box<dyn Read + Send>),
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::File(f) => f.read(buf),
+            Self::Other(r) => r.read(buf),
+        }
+    }
 }
 
 impl Recording {
@@ -105,12 +123,12 @@ impl Recording {
         }
         // A larger pipe means fewer switches between its ends; any size works.
         let _ = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
-        Self::from_pipe(Box::new(file))
+        Ok(Self::new(From::Pipe(Pipe::File(file)), tempfile::tempfile()?))
     }
 
     /// Read from something that cannot be sought.
     pub fn from_pipe(from: Box<dyn Read + Send>) -> io::Result<Self> {
-        Ok(Self::new(From::Pipe(from), tempfile::tempfile()?))
+        Ok(Self::new(From::Pipe(Pipe::Other(from)), tempfile::tempfile()?))
     }
 
     fn new(from: From, store: File) -> Self {
@@ -131,6 +149,19 @@ impl Recording {
     /// change, a pipe's now. The same file gives the same times.
     pub fn time(&self) -> Timestamp {
         self.time.unwrap_or_else(Timestamp::now)
+    }
+
+    /// Whether the next byte, or the end, comes without waiting, or within `time`. A writer to a
+    /// pipe may pause for long.
+    pub fn is_ready(&self, time: Duration) -> bool {
+        let From::Pipe(Pipe::File(pipe)) = &self.from else { return true };
+        if self.used < self.buf.len() {
+            return true;
+        }
+        let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        // What cannot be polled is found out by reading.
+        nix::poll::poll(&mut fds, time).map_or(true, |n| n > 0)
     }
 
     /// The next `N` bytes; `Ok(Err(n))` if only `n` are left.
@@ -256,11 +287,16 @@ fn timestamp(t: std::time::SystemTime) -> Option<Timestamp> {
 }
 
 fn stdin() -> io::Result<File> {
-    use std::os::fd::AsFd;
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
-/// What iterators over recordings share: who wants what, the disk, and the count of writes.
+/// A reader of a recorded stream. After an error it has ended.
+pub trait Stream: Iterator<Item = Result<Write, StreamError>> {
+    /// What it reads from and changes.
+    fn replay(&self) -> &Replay;
+}
+
+/// What streams share: who wants what, the disk, and the count of writes.
 pub struct Replay {
     /// The stream.
     pub recording: Recording,
@@ -280,14 +316,14 @@ impl Replay {
     }
 
     /// Number and date an operation.
-    pub fn stamp(&mut self, op: WriteOp) -> crate::write::Write {
+    pub fn stamp(&mut self, op: WriteOp) -> Write {
         self.seq += 1;
-        crate::write::Write { seq: self.seq, epoch: self.epoch, time: self.recording.time(), op }
+        Write { seq: self.seq, epoch: self.epoch, time: self.recording.time(), op }
     }
 
     /// The next part of a write that the record at stream byte `at`, of `length` bytes, makes to
     /// what is left of `range`; shortens `range`.
-    pub fn part(&mut self, range: &mut Range<u64>, at: u64, length: u64) -> Result<crate::write::Write, StreamError> {
+    pub fn part(&mut self, range: &mut Range<u64>, at: u64, length: u64) -> Result<Write, StreamError> {
         // Parts end on multiples of their length on the disk, so that no grain is split.
         let end = (range.start / CHUNK + 1).saturating_mul(CHUNK).min(range.end);
         let left = range.end - range.start;
