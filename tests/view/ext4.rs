@@ -17,7 +17,7 @@ fn listing(dir: &Path) -> String {
         "cd {}
          find . -printf '%p %y %s %b %i %n %m %U %G %T@ %A@ %l\\n' | sort
          find . -type c -exec stat -c '%n %t %T' {{}} +
-         getfattr -hR -d -m - -e hex . 2>/dev/null
+         find . -type c -o -print0 | sort -z | xargs -0 getfattr -h -d -m - -e hex
          find . -type f -size -100M -exec sha256sum {{}} + | sort -k2
          tail -c 100 sparse | sha256sum",
         dir.display()
