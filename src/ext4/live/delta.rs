@@ -186,17 +186,19 @@ impl Differ<'_> {
         Touched { ino, old, new, old_map, new_map, old_xattrs, new_xattrs: Vec::new() }
     }
 
-    /// Whether this is a new symbolic link whose block still holds what its last owner left there.
+    /// Whether this is a new symbolic link whose block still holds what its last owner left there:
+    /// a kernel writes the target and a NUL.
     fn lacks_target(&self, t: &Touched) -> bool {
-        let is_link = t.new.as_ref().is_some_and(|i| i.kind == Kind::Symlink);
-        let known = t.old.is_some() && !t.is_replaced() && t.old_map == t.new_map;
-        let written = |r: &Run| self.changed.contains_key(&BlockNo(r.physical)) || self.is_written(BlockNo(r.physical));
-        // Where its data came before its inode did, and was taken for its last owner's, it never
-        // comes again.
-        is_link
-            && !self.is_tired(t.ino)
-            && (!known || self.tries.contains_key(&t.ino))
-            && !t.new_map.runs.iter().all(written)
+        let Some(inode) = t.new.as_ref().filter(|i| i.kind == Kind::Symlink) else { return false };
+        let known = t.old.is_some() && !t.is_replaced() && !self.tries.contains_key(&t.ino);
+        let Some(run) = t.new_map.runs.first().filter(|_| !known && !self.is_tired(t.ino)) else { return false };
+        let block = BlockNo(run.physical);
+        let Ok(bytes) = self.changed.get(&block).map_or_else(|| self.volume.read(block), |b| Ok(b.clone())) else {
+            return true;
+        };
+        let (target, rest) =
+            usize::try_from(inode.size).ok().and_then(|n| bytes.split_at_checked(n)).unwrap_or_default();
+        target.contains(&0) || rest.first().is_some_and(|b| *b != 0)
     }
 
     /// Whether waiting for the blocks of `ino` has been in vain.
