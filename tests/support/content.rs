@@ -75,7 +75,8 @@ impl Content {
     }
 }
 
-fn hash_zeros(hash: &mut Sha256, mut len: u64) {
+/// Hash so many zeros.
+pub fn hash_zeros(hash: &mut Sha256, mut len: u64) {
     let zeros = [0u8; 64 << 10];
     while len > 0 {
         let n = len.min(zeros.len() as u64);

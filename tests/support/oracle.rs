@@ -9,10 +9,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::{AtFlags, CWD, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
+use super::content::hash_zeros;
 use super::record::{Listing, Record};
 use super::text::{hex, join, under};
 
@@ -106,14 +107,37 @@ fn xattrs(at: &Path) -> io::Result<BTreeMap<String, String>> {
     Ok(out)
 }
 
+/// The hash of a file's content. Holes are hashed as zeros without being read: otherwise the
+/// kernel would fill its cache with gigabytes of them.
 fn hash(at: &Path) -> io::Result<String> {
-    let mut file = File::open(at)?;
+    let file = File::open(at)?;
+    let size = file.metadata()?.len();
     let mut hash = Sha256::new();
     let mut buf = vec![0u8; 1 << 20];
-    loop {
-        match file.read(&mut buf)? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&buf[..n]),
+    let mut at = 0;
+    while at < size {
+        let data = next(&file, SeekFrom::Data(at), size)?;
+        hash_zeros(&mut hash, data - at);
+        at = next(&file, SeekFrom::Hole(data), size)?;
+        let mut rest = (&file).take(at - data);
+        rustix::fs::seek(&file, SeekFrom::Start(data))?;
+        loop {
+            match rest.read(&mut buf)? {
+                0 => break,
+                n => hash.update(&buf[..n]),
+            }
         }
+        if rest.limit() > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// Where the next data or hole begins; the end of the file if there is none.
+fn next(file: &File, what: SeekFrom, size: u64) -> io::Result<u64> {
+    match rustix::fs::seek(file, what) {
+        Err(Errno::NXIO) => Ok(size),
+        other => Ok(other?.min(size)),
     }
 }
