@@ -26,6 +26,7 @@ use crate::partition::{Partition, PartitionType, Scheme};
 mod doc;
 mod ext;
 mod filter;
+mod inodes;
 
 use doc::Doc;
 use filter::Filter;
