@@ -16,13 +16,14 @@
 //! `*_sector_lba`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::image::Disk;
 use crate::open::{Area, Survey};
 use crate::partition::{Partition, PartitionType, Scheme};
 
+mod behind;
 mod doc;
 mod ext;
 mod filter;
@@ -34,7 +35,6 @@ use filter::Filter;
 /// Version of our extra fields.
 const VERSION: i32 = 2;
 const SECTOR: u64 = 512;
-const BUFFER: usize = 1 << 20;
 
 /// What was indexed.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -54,10 +54,7 @@ pub struct Counts {
 pub fn write(disk: &Disk, survey: &Survey, sequence: u64, path: &Path) -> io::Result<Counts> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Into::into);
     let file = tempfile::Builder::new().prefix(".gammaray-index-").tempfile_in(&folder)?;
-    let mut out = BufWriter::with_capacity(BUFFER, file);
-    let counts = write_documents(disk, survey, sequence, &mut out)?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.as_file().sync_all()?;
+    let counts = behind::write(file.as_file(), |out| write_documents(disk, survey, sequence, out))?;
     share(file.as_file())?;
     file.persist(path).map_err(|e| e.error)?;
     File::open(&folder)?.sync_all()?;
@@ -98,7 +95,6 @@ fn write_documents(disk: &Disk, survey: &Survey, sequence: u64, out: &mut impl W
         }
     }
     filter.into_doc().write(out)?;
-    out.flush()?;
     Ok(counts)
 }
 
