@@ -104,6 +104,13 @@ impl Mount {
     /// Unmount; panics when that fails.
     pub fn unmount(mut self) {
         self.mounted = false;
+        // A child that another test is just starting may hold our descriptors until it executes.
+        for _ in 0..20 {
+            if output("umount", [&self.dir]).status.success() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
         run("umount", [&self.dir]);
     }
 }
