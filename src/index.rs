@@ -9,7 +9,7 @@
 //! | `partition` | each | pte_num, partition_type or partition_type_guid, first_sector_lba, final_sector_lba |
 //! | `fs` | each readable | pte_num, fs, mount_point, num_block_groups, num_files, superblock_sector, superblock_offset, block_size, blocks_per_group, inodes_per_group, inode_size; uuid, label, sector64 |
 //! | `bgd` | each group | sector, offset, block_bitmap_sector_start, inode_bitmap_sector_start, inode_table_sector_start |
-//! | `file` | each name | inode_sector, inode_offset, inode_num, path, is_dir, size, mode, link_count, uid, gid, atime, mtime, ctime, link_name, sectors, extents, files; see [`ext`] |
+//! | `file` | each name | inode_sector, inode_offset, inode_num, path, is_dir, size, mode, link_count, uid, gid, atime, mtime, ctime, link_name, sectors, extents, files; see `index/ext.rs` |
 //! | `metadata_filter` | last | bitarray: one bit per 4 KiB of the disk |
 //!
 //! Sectors are of 512 bytes and count from the disk's start, whatever the table counts by, but for
@@ -26,6 +26,7 @@ use crate::partition::{Partition, PartitionType, Scheme};
 mod behind;
 mod doc;
 mod ext;
+mod fields;
 mod filter;
 mod inodes;
 
