@@ -94,10 +94,13 @@ impl Live {
         copy(&self.image, &copied);
         let at_rest = daemon::listing(&copied);
         let expected = kernel_listing_at(&copied, &self.scratch, &[]);
-        report("ls of the unclean disk", &expected, &at_rest)?;
-        self.compare(&expected, &events)?;
         let view = self.attach.as_ref().and_then(|a| a.view.as_ref()).expect("has a view until the end");
-        report("the live view", &expected, &oracle::walk(view))
+        // All of them, since what one knows and the other does not tells the cause.
+        all_of([
+            report("ls of the unclean disk", &expected, &at_rest),
+            report("the live view", &expected, &oracle::walk(view)),
+            self.compare(&expected, &events),
+        ])
     }
 
     fn compare(&mut self, expected: &Listing, events: &str) -> Result<(), String> {
@@ -122,8 +125,8 @@ impl Live {
         events += &self.events.read_new()?;
         fsck(&self.image)?;
         let expected = kernel_listing(&self.image, &self.scratch);
-        report("ls after the end", &expected, &daemon::listing(&self.image))?;
-        self.compare(&expected, &events)
+        let found = daemon::listing(&self.image);
+        all_of([report("ls after the end", &expected, &found), self.compare(&expected, &events)])
     }
 
     fn log(&self) -> String {
@@ -139,6 +142,11 @@ impl Live {
         copy(&self.image, &kept.join("disk.raw"));
         kept
     }
+}
+
+fn all_of<const N: usize>(results: [Result<(), String>; N]) -> Result<(), String> {
+    let errors: Vec<String> = results.into_iter().filter_map(Result::err).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
 }
 
 /// A number from the environment, to search for the cause of a failure with smaller runs.
