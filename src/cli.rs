@@ -7,12 +7,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod attach;
 pub mod cat;
+pub mod crawl;
 pub mod doctor;
 pub mod failure;
 mod human;
 pub mod ls;
 pub mod mount;
 mod output;
+pub mod replay;
 mod signals;
 pub mod stat;
 pub mod volumes;
@@ -37,6 +39,10 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Tell the file events of a recorded stream of writes.
+    Replay(replay::ReplayArgs),
+    /// Write an index of all files of a disk.
+    Crawl(crawl::CrawlArgs),
     /// Serve a disk to a guest, follow what it writes, and say what happens to its files.
     Attach(attach::AttachArgs),
     /// List what lies where on an image.
@@ -83,6 +89,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     let cli = Cli::try_parse_from(args)?;
     output::start_log(cli.verbose, cli.log.as_deref())?;
     let done = match cli.command {
+        Command::Replay(a) => replay::run(&a),
+        Command::Crawl(a) => crawl::run(&a),
         Command::Attach(a) => attach::run(&a),
         Command::Volumes(a) => volumes::run(&a),
         Command::Ls(a) => ls::run(&a),

@@ -189,7 +189,7 @@ impl Engine {
                 self.unsettled = Some(Timestamp::now());
             }
             if !out.is_empty() && self.options.payload == Payload::Disk {
-                out = with_payload(out, &*volume.tree());
+                out = with_payload(out, volume);
             }
             for mut e in out {
                 e.volume = Some(part.name.clone());
@@ -365,7 +365,7 @@ fn prefix(e: &mut Event, name: &str) {
 }
 
 /// Add the bytes to `write` events; long ones are split.
-fn with_payload(events: Vec<Event>, tree: &dyn crate::tree::Tree) -> Vec<Event> {
+fn with_payload(events: Vec<Event>, volume: &dyn Volume) -> Vec<Event> {
     let mut all = Vec::with_capacity(events.len());
     for e in events {
         let (Body::Write { offset, length, zero: false, .. }, Some(ino)) = (&e.body, e.inode) else {
@@ -377,7 +377,7 @@ fn with_payload(events: Vec<Event>, tree: &dyn crate::tree::Tree) -> Vec<Event> 
         while at < end {
             let len = MAX_PAYLOAD.min(end - at);
             let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
-            match tree.read(ino, at, &mut data) {
+            match volume.read_written(ino, at, &mut data) {
                 Ok(n) => data.truncate(n),
                 Err(err) => {
                     tracing::warn!("cannot read what was written to inode {ino}: {err}");

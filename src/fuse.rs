@@ -22,6 +22,8 @@ const DEV_FUSE: &str = "/dev/fuse";
 const SOURCE: &str = "gammaray";
 /// How long an unmounted session's threads may take to notice.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to try before a mount counts as busy.
+const GRACE: Duration = Duration::from_millis(300);
 
 /// Why nothing was mounted. Each is one line that says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +153,13 @@ impl FuseMount {
     }
 
     fn detach(&self) {
+        let start = Instant::now();
         let mut done = umount2(&self.dir, MntFlags::UMOUNT_NOFOLLOW);
+        // A last user may be just about to leave.
+        while done == Err(Errno::EBUSY) && start.elapsed() < GRACE {
+            std::thread::sleep(Duration::from_millis(10));
+            done = umount2(&self.dir, MntFlags::UMOUNT_NOFOLLOW);
+        }
         if done == Err(Errno::EBUSY) {
             tracing::warn!(dir = %self.dir.display(), "still in use: detached, to go when the last file in it is closed");
             done = umount2(&self.dir, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH);

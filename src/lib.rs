@@ -9,6 +9,7 @@ pub mod units;
 pub mod error;
 pub mod name;
 pub mod image;
+pub mod overlay;
 
 pub mod write;
 pub mod interest;
@@ -26,6 +27,7 @@ pub mod ext4;
 pub mod guest;
 pub mod lookup;
 pub mod listing;
+pub mod index;
 
 pub mod feed;
 pub mod engine;

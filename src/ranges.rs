@@ -50,6 +50,14 @@ impl RangeSet {
         r.is_empty() || self.ranges.range(..=r.start).next_back().is_some_and(|(_, e)| *e >= r.end)
     }
 
+    /// The parts of `r` that are in the set.
+    pub fn overlap(&self, r: Range<u64>) -> Vec<Range<u64>> {
+        let before = self.ranges.range(..r.start).next_back();
+        let inside = self.ranges.range(r.start..r.end.max(r.start));
+        let cut = |(s, e): (&u64, &u64)| (*s).max(r.start)..(*e).min(r.end);
+        before.into_iter().chain(inside).map(cut).filter(|p| p.start < p.end).collect()
+    }
+
     /// The ranges, rising.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.ranges.iter().map(|(s, e)| *s..*e)
@@ -90,6 +98,8 @@ mod tests {
             for (b, want) in (0..100).zip(model) {
                 prop_assert_eq!(set.contains(&(b..b + 1)), want);
             }
+            let found: u64 = set.overlap(10..50).iter().map(|r| r.end - r.start).sum();
+            prop_assert_eq!(found, model[10..50].iter().filter(|m| **m).count() as u64);
             let all: Vec<_> = set.iter().collect();
             prop_assert!(all.windows(2).all(|w| w[0].end < w[1].start));
             prop_assert_eq!(set.bytes(), model.iter().filter(|m| **m).count() as u64);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::event::Event;
 use crate::interest::Interest;
 use crate::tree::Tree;
-use crate::units::Timestamp;
+use crate::units::{InodeNo, Timestamp};
 
 /// A write to a volume. Offsets are bytes from the volume's start.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +64,9 @@ pub trait Volume: Send {
     fn flush(&mut self, time: Timestamp, out: &mut Vec<Event>);
     /// Nothing came for a while, or some time passed.
     fn tick(&mut self, now: Timestamp, out: &mut Vec<Event>);
+    /// Read bytes that a `write` event tells of, as they stand on disk: also where the file system
+    /// does not count their blocks as written yet. Returns how many were read.
+    fn read_written(&self, ino: InodeNo, offset: u64, buf: &mut [u8]) -> crate::error::Result<usize>;
     /// Say all that is known but not yet said: no more writes will come.
     fn finish(&mut self, now: Timestamp, out: &mut Vec<Event>);
     /// Writes were lost: read everything again and say what differs.

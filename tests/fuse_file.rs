@@ -1,5 +1,13 @@
 //! `--via file` under real users of disks: fio, loop devices with ext4, qemu-io. Whatever they do,
 //! the tap hears all of it: a copy of the disk made from what it heard equals the image.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
 
 #[path = "support/fuse_support.rs"]
 mod fuse_support;

@@ -11,6 +11,7 @@ use gammaray_ublk::{Backing, OpenMode, Tap};
 use super::signals::Signals;
 use super::{Failure, PayloadArg};
 use crate::attach::Follower;
+use crate::config::vm_name;
 use crate::engine::{Engine, EngineOptions};
 use crate::feed::{Feed, Limits};
 use crate::open;
@@ -113,7 +114,8 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let disk = open::image(&args.image).map_err(|e| Failure::image(&args.image, &e))?;
     let backing = Backing::open(&args.image, OpenMode::default()).map_err(Failure::line)?;
     let sink = Jsonl::open(&args.events).map_err(|e| Failure::output(args.events.display(), &e))?;
-    let options = EngineOptions { vm: vm_name(args), payload: args.payload.into() };
+    let options =
+        EngineOptions { vm: args.vm.clone().unwrap_or_else(|| vm_name(&args.image)), payload: args.payload.into() };
     let mut engine = Engine::new(disk, options, Box::new(sink)).map_err(|e| Failure::table(&args.image, &e))?;
     let limits = Limits { lossless: args.lossless, ..Limits::default() };
     let feed = Feed::new(engine.interest(), limits);
@@ -139,9 +141,4 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
 
 fn file_name(image: &Path) -> OsString {
     image.file_name().map_or_else(|| "disk".into(), Into::into)
-}
-
-fn vm_name(args: &AttachArgs) -> String {
-    let stem = || args.image.file_stem().map_or_else(|| "vm".into(), |s| s.to_string_lossy().into_owned());
-    args.vm.clone().unwrap_or_else(stem)
 }

@@ -1,6 +1,6 @@
 //! Where output goes: results to stdout, the log to stderr.
 
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use tracing_subscriber::EnvFilter;
 
@@ -54,7 +54,12 @@ pub fn start_log(verbose: u8, filter: Option<&str>) -> Result<(), Failure> {
     };
     let filter = EnvFilter::try_new(filter.unwrap_or(default))
         .map_err(|e| Failure::new("cannot understand the log filter", e, "write it like gammaray=debug"))?;
-    let started = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().try_init();
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
+        .try_init();
     // Already started only when a test runs several commands in one process.
     drop(started);
     Ok(())

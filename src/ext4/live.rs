@@ -24,14 +24,14 @@ use self::state::State;
 use super::blocks::{Blocks, Volume};
 use super::fs::ROOT;
 use super::jbd2::Transaction;
-use super::reader::Covered;
+use super::reader::{Covered, read_mapped};
 use super::superblock::{self, Superblock};
 use super::{Ext4, group};
 use crate::error::Result;
 use crate::event::{Body, Event, Origin};
 use crate::ranges::RangeSet;
 use crate::tree::{Kind, Tree};
-use crate::units::{BlockNo, Timestamp};
+use crate::units::{BlockNo, InodeNo, Timestamp};
 use crate::volume::{Health, VolumeInterest, VolumeWrite};
 
 /// Home writes are gathered for at most this long after the last one, in nanoseconds.
@@ -60,6 +60,8 @@ pub struct Live {
     fresh_since: Option<Timestamp>,
     /// Bytes written earlier, to blocks that no file owned.
     unowned: RangeSet,
+    /// Bytes told to be written whose blocks are not marked as written yet.
+    told: RangeSet,
     /// Bytes of files that were written behind the file's end while its inode did not change.
     tails: HashMap<u32, RangeSet>,
     /// Home writes that wait for a pause.
@@ -97,6 +99,7 @@ impl Live {
             fresh: RangeSet::default(),
             fresh_since: None,
             unowned: RangeSet::default(),
+            told: RangeSet::default(),
             tails: HashMap::new(),
             gathered: Changed::new(),
             gathered_at: Timestamp::default(),
@@ -331,7 +334,8 @@ impl Live {
         }
         let in_place = self.attribute(state, &delta);
         let blocks = self.volume.clone();
-        let changes = Changes { state, blocks: &*blocks, delta, in_place, held: &mut self.held, cause };
+        let (told, held) = (&mut self.told, &mut self.held);
+        let changes = Changes { state, blocks: &*blocks, delta, in_place, told, held, cause };
         out.extend(changes.run());
     }
 
@@ -374,16 +378,17 @@ impl Live {
         }
     }
 
-    /// Blocks that no file holds any more: what was written there was their last owner's.
-    /// Without a journal the next owner may have written already.
+    /// Blocks that a file gives up: what was written there was its own. Without a journal the next
+    /// owner may have written already, before the news that it is the owner.
     fn forget_freed(&mut self, delta: &Delta, origin: Origin) {
-        if origin != Origin::Journal {
-            return;
-        }
         let bs = self.block_size();
         for t in delta.inodes.values().filter(|t| t.old_map != t.new_map) {
-            for r in &t.old_map.runs {
-                self.unowned.remove(r.physical.saturating_mul(bs)..(r.physical + r.len).saturating_mul(bs));
+            for r in t.old_map.runs.iter().filter(|r| t.new_map.cuts(r).all(|c| c.physical != r.physical)) {
+                let bytes = r.physical.saturating_mul(bs)..(r.physical + r.len).saturating_mul(bs);
+                self.told.remove(bytes.clone());
+                if origin == Origin::Journal {
+                    self.unowned.remove(bytes);
+                }
             }
         }
     }
@@ -559,6 +564,15 @@ impl crate::volume::Volume for Live {
         if !direct && self.fresh_since.is_some_and(|t| now.as_nanos() - t.as_nanos() >= PATIENCE) {
             self.apply(&Changed::new(), Cause { time: now, txn: None, origin: Origin::Direct }, out);
         }
+    }
+
+    fn read_written(&self, ino: InodeNo, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let inode = state.inode(ino).ok_or(crate::error::Error::NotFound)?;
+        let n = u32::try_from(ino.0).unwrap_or_default();
+        let mut map = state.mapping(n, inode).as_ref().clone();
+        map.runs.iter_mut().for_each(|r| r.unwritten = false);
+        read_mapped(&*self.volume, &map, inode.size, offset, buf)
     }
 
     fn finish(&mut self, now: Timestamp, out: &mut Vec<Event>) {

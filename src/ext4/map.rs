@@ -77,6 +77,13 @@ impl Mapping {
         self.runs.get(self.runs.partition_point(|r| r.end() <= logical))
     }
 
+    /// The runs that hold the file blocks of `run`, cut to them.
+    pub fn cuts(&self, run: &Run) -> impl Iterator<Item = Run> {
+        let (from, to) = (run.logical, run.end());
+        let first = self.runs.partition_point(|r| r.end() <= from);
+        self.runs.iter().skip(first).take_while(move |r| r.logical < to).filter_map(move |r| r.cut(from, to))
+    }
+
     fn push(&mut self, blocks: &dyn Blocks, run: Run, at: u64) -> Result<()> {
         let end = run.physical.checked_add(run.len);
         if run.len == 0 || run.physical == 0 || end.is_none_or(|e| e > blocks.count()) {

@@ -123,9 +123,10 @@ impl Plan {
         plan
     }
 
-    /// Carry out all that adds or moves names, and those removals that free a name for it.
+    /// Carry out all that adds or moves names, those removals that free a name for it, and those
+    /// that leave a file other names.
     pub fn run_first(&mut self, names: &mut Namespace, done: &mut dyn FnMut(Step)) {
-        let first = |op: &Option<Op>| matches!(op, Some(Op::Add { .. } | Op::Move { .. }));
+        let first = |op: &Option<Op>| matches!(op, Some(op) if !matches!(op, Op::Remove { delete: true, .. }));
         let queue = self.ids(first);
         self.run(queue, names, done);
         while let Some((id, other)) = self.find_exchange(names) {

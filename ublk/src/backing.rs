@@ -75,6 +75,15 @@ impl Backing {
         self.direct.is_some()
     }
 
+    /// Whether the bytes lie in the host's memory (tmpfs, ramfs), where nothing waits for a device.
+    pub fn is_in_memory(&self) -> bool {
+        use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+        /// linux/magic.h
+        const RAMFS_MAGIC: i64 = 0x8584_58f6;
+        let kind = fstatfs(&self.file).map(|s| s.filesystem_type());
+        self.kind == Kind::Regular && kind.is_ok_and(|t| t == TMPFS_MAGIC || t.0 == RAMFS_MAGIC)
+    }
+
     /// Fill `buf` from byte `offset` on.
     ///
     /// # Errors

@@ -69,6 +69,8 @@ pub struct Changes<'a> {
     pub delta: Delta,
     /// Bytes of files that were written in place, by inode.
     pub in_place: BTreeMap<u32, RangeSet>,
+    /// Bytes of the volume whose writing was told while their blocks were not marked as written.
+    pub told: &'a mut RangeSet,
     /// What waits from before, and what will.
     pub held: &'a mut Held,
     /// Where it comes from.
@@ -236,25 +238,25 @@ impl Changes<'_> {
     }
 
     /// Writes, truncations and attributes, by rising inode number.
-    fn content_events(&self, created: &BTreeSet<InodeNo>, events: &mut Vec<Event>) {
+    fn content_events(&mut self, created: &BTreeSet<InodeNo>, events: &mut Vec<Event>) {
         let all: BTreeSet<u32> = self.delta.inodes.keys().chain(self.in_place.keys()).copied().collect();
         for ino in all {
             let number = InodeNo(ino.into());
-            let Some(inode) = self.state.inodes.get(&ino) else { continue };
+            let Some(inode) = self.state.inodes.get(&ino).cloned() else { continue };
             let Some(path) = self.state.names.path_of(number) else { continue };
             let mut bodies = Vec::new();
             let fresh = created.contains(&number);
-            let touched = self.delta.inodes.get(&ino);
             if inode.kind == Kind::File {
-                self.content(ino, inode, touched, fresh, &mut bodies);
+                self.content(ino, &inode, fresh, &mut bodies);
             }
+            let touched = self.delta.inodes.get(&ino);
             if let Some(Touched { old: Some(old), old_xattrs, new_xattrs, .. }) = touched
                 && !fresh
             {
-                metadata(old, inode, &mut bodies);
+                metadata(old, &inode, &mut bodies);
                 xattr_changes(old_xattrs, new_xattrs, &mut bodies);
             }
-            events.extend(bodies.into_iter().map(|b| self.file_event(number, inode, &path, b)));
+            events.extend(bodies.into_iter().map(|b| self.file_event(number, &inode, &path, b)));
         }
     }
 
@@ -263,14 +265,20 @@ impl Changes<'_> {
         Event { path: Some(path.clone()), inode: Some(ino), kind: Some(inode.kind), parent, ..self.cause.event(body) }
     }
 
-    fn content(&self, ino: u32, inode: &Inode, touched: Option<&Touched>, fresh: bool, bodies: &mut Vec<Body>) {
+    fn content(&mut self, ino: u32, inode: &Inode, fresh: bool, bodies: &mut Vec<Body>) {
+        let touched = self.delta.inodes.get(&ino);
+        let bs = self.blocks.block_size().into();
         let mut wrote = self.in_place.get(&ino).cloned().unwrap_or_default();
         let mut zeroed = RangeSet::default();
         let mut before = if fresh { inode.size } else { touched.map_or(inode.size, |t| t.size_before(inode)) };
         if let Some(t) = touched {
-            super::content::remapped(t, fresh, self.blocks.block_size().into(), &mut wrote, &mut zeroed);
+            super::content::remapped(t, fresh, bs, self.told, &mut wrote, &mut zeroed);
         }
         wrote.remove(inode.size..u64::MAX);
+        // The kernel marks new blocks as written in a later transaction than the one that allots
+        // them; what was written is told once.
+        let map = self.state.mapping(ino, inode);
+        super::content::on_unwritten(&map, bs, &wrote).into_iter().for_each(|r| self.told.insert(r));
         zeroed.remove(inode.size.min(before)..u64::MAX);
         wrote.iter().for_each(|r| zeroed.remove(r));
         let mut all: Vec<_> = wrote.iter().map(|r| (r, false)).chain(zeroed.iter().map(|r| (r, true))).collect();

@@ -1,20 +1,49 @@
 //! Which bytes of a file changed because other blocks now hold them.
 
+use std::ops::Range;
+
 use super::delta::Touched;
 use crate::ext4::map::{Mapping, Run};
 use crate::ranges::RangeSet;
 
 /// Compare the maps of `t`, block size `bs`. Bytes that now lie in other blocks than before, or in
-/// blocks that have just become written, go to `wrote`; bytes that had blocks and now read as zeros
-/// go to `zeroed`. A file that is `fresh` had no content.
-pub fn remapped(t: &Touched, fresh: bool, bs: u64, wrote: &mut RangeSet, zeroed: &mut RangeSet) {
+/// blocks that have just become written, go to `wrote`, unless that was `told` before (as bytes of
+/// the volume); bytes that had blocks and now read as zeros go to `zeroed`. A file that is `fresh`
+/// had no content.
+pub fn remapped(t: &Touched, fresh: bool, bs: u64, told: &mut RangeSet, wrote: &mut RangeSet, zeroed: &mut RangeSet) {
     let none = Mapping::default();
     let old = if fresh || t.is_replaced() { &none } else { &*t.old_map };
     each_difference(&old.runs, &t.new_map.runs, |from, to, had, has| match (had, has) {
-        (_, Some(_)) => wrote.insert(from.saturating_mul(bs)..to.saturating_mul(bs)),
+        (_, Some(physical)) => {
+            let (file, disk) = (from.saturating_mul(bs), physical.saturating_mul(bs));
+            let len = (to - from).saturating_mul(bs);
+            let mut news = RangeSet::default();
+            news.insert(disk..disk.saturating_add(len));
+            told.overlap(disk..disk.saturating_add(len)).into_iter().for_each(|r| news.remove(r));
+            told.remove(disk..disk.saturating_add(len));
+            news.iter().for_each(|r| wrote.insert(file + (r.start - disk)..file + (r.end - disk)));
+        }
         (Some(_), None) => zeroed.insert(from.saturating_mul(bs)..to.saturating_mul(bs)),
         (None, None) => {}
     });
+}
+
+/// Where `ranges` (bytes of a file mapped by `map`, block size `bs`) lie on the volume, as far as
+/// their blocks are allocated but not yet marked as written.
+pub fn on_unwritten(map: &Mapping, bs: u64, ranges: &RangeSet) -> Vec<Range<u64>> {
+    let mut all = Vec::new();
+    for r in ranges.iter() {
+        let first = map.runs.partition_point(|run| run.end().saturating_mul(bs) <= r.start);
+        let runs = map.runs.iter().skip(first).take_while(|run| run.logical.saturating_mul(bs) < r.end);
+        for run in runs.filter(|run| run.unwritten) {
+            let file = run.logical.saturating_mul(bs);
+            let start = r.start.max(file) - file;
+            let end = r.end.min(run.end().saturating_mul(bs)) - file;
+            let disk = run.physical.saturating_mul(bs);
+            all.push(disk.saturating_add(start)..disk.saturating_add(end));
+        }
+    }
+    all
 }
 
 /// Walk both maps in step and call `differs(from, to, old, new)` for each stretch of file blocks

@@ -102,7 +102,9 @@ impl Served {
     pub fn read(&self, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let len = self.size().saturating_sub(offset).min(size.into());
         let mut buf = vec![0; usize::try_from(len).map_err(|_| Errno::EINVAL)?];
-        self.disk.backing.read_at(offset, &mut buf).map_err(|e| errno(&e))?;
+        if !buf.is_empty() {
+            self.disk.backing.read_at(offset, &mut buf).map_err(|e| errno(&e))?;
+        }
         Ok(buf)
     }
 
