@@ -36,6 +36,12 @@ pub fn must_equal(what: &str, expected: &Listing, actual: &Listing) {
     report(what, expected, actual).unwrap_or_else(|e| panic!("{e}"));
 }
 
+/// The errors of several judgements in one.
+pub fn all_of<const N: usize>(results: [Result<(), String>; N]) -> Result<(), String> {
+    let errors: Vec<String> = results.into_iter().filter_map(Result::err).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
+}
+
 fn brief(r: &Record) -> String {
     format!("{} ino {:?} nlink {:?} size {:?}", r.kind, r.ino, r.nlink, r.size)
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::daemon::{self, Attach};
-use super::diff::{must_equal, report};
+use super::diff::{all_of, must_equal, report};
 use super::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make};
 use super::events::Events;
 use super::model::Model;
@@ -142,11 +142,6 @@ impl Live {
         copy(&self.image, &kept.join("disk.raw"));
         kept
     }
-}
-
-fn all_of<const N: usize>(results: [Result<(), String>; N]) -> Result<(), String> {
-    let errors: Vec<String> = results.into_iter().filter_map(Result::err).collect();
-    if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
 }
 
 /// A number from the environment, to search for the cause of a failure with smaller runs.
