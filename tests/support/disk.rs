@@ -103,14 +103,32 @@ impl Mount {
 
     /// Unmount; panics when that fails.
     pub fn unmount(mut self) {
-        self.mounted = false;
-        run("umount", [&self.dir]);
+        let refused = self.try_unmount();
+        self.mounted = refused.is_some();
+        if let Some(why) = refused {
+            panic!("umount {}: {why}", self.dir.display());
+        }
+    }
+
+    /// A program that another test starts just now has our open files for a moment, until it
+    /// closes them: busy is not busy for good.
+    fn try_unmount(&self) -> Option<String> {
+        let mut why = None;
+        for _ in 0..50 {
+            let out = output("umount", [&self.dir]);
+            if out.status.success() {
+                return None;
+            }
+            why = Some(all(&out));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        why
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.mounted && !output("umount", [&self.dir]).status.success() {
+        if self.mounted && self.try_unmount().is_some() {
             output("umount", [OsStr::new("-l"), self.dir.as_os_str()]);
         }
     }
