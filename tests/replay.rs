@@ -61,6 +61,18 @@ impl Recording {
             report("the final tree", expected, &last),
             replayed.and_then(|()| report("the replayed events", expected, &model.listing())),
         ])
+        .map_err(|e| format!("{e}\nsee {}", self.keep(log).display()))
+    }
+
+    /// Save what shows the failure again.
+    fn keep(&self, log: &Path) -> PathBuf {
+        let thread = std::thread::current();
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(thread.name().unwrap_or("replay"));
+        std::fs::create_dir_all(&kept).unwrap();
+        copy(&self.before, &kept.join("before.raw"));
+        copy(log, &kept.join("log"));
+        copy(&self.scratch.path().join("events.jsonl"), &kept.join("events.jsonl"));
+        kept
     }
 
     /// Stop after `count` accesses, as a crash would; the kernel recovers the disk.
