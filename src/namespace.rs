@@ -15,7 +15,7 @@ pub type Name = Arc<[u8]>;
 const MAX_DEPTH: usize = 65_536;
 
 /// Where a file's name lies.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Link {
     /// The directory.
     pub dir: InodeNo,
@@ -62,6 +62,25 @@ impl Namespace {
             }
         }
         Some(ino)
+    }
+
+    /// Let the file `old` go on as `new`, with its names and the names in it.
+    pub fn renumber(&mut self, old: InodeNo, new: InodeNo) {
+        if let Some(links) = self.links.remove(&old) {
+            for l in &links {
+                if let Some(ino) = self.children.get_mut(&l.dir).and_then(|c| c.get_mut(&l.name)) {
+                    *ino = new;
+                }
+            }
+            self.links.insert(new, links);
+        }
+        if let Some(children) = self.children.remove(&old) {
+            for ino in children.values() {
+                let links = self.links.get_mut(ino).into_iter().flatten();
+                links.filter(|l| l.dir == old).for_each(|l| l.dir = new);
+            }
+            self.children.insert(new, children);
+        }
     }
 
     /// What a name stands for.

@@ -40,7 +40,7 @@ use crate::sink::Sink;
 
 pub use files::{Answer, Files, Found, Sized};
 pub use invalidate::{Cache, run as invalidate};
-pub use known::{Known, Name};
+pub use known::{Everything, Known, Name, SETTLING, Ticket};
 pub use listing::{Line, Listing};
 pub use node::{Layout, Node, TOP};
 pub use queue::{Next, Queue};

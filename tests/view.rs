@@ -10,6 +10,8 @@
 
 #[path = "support/fuse_support.rs"]
 mod fuse_support;
+#[path = "view/ext4.rs"]
+mod ext4;
 #[path = "view/logic.rs"]
 mod logic;
 #[path = "support/mem_tree.rs"]

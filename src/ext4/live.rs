@@ -4,6 +4,7 @@
 //! writes only confirm them. Without, or while the journal is clean, home writes are the truth:
 //! they are gathered until a flush or a pause, because they come block by block in any order.
 
+pub mod names;
 pub mod changes;
 pub mod content;
 pub mod delta;
@@ -17,9 +18,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
-use self::changes::{Cause, Changes, Held};
+use self::changes::{Cause, Changes};
 use self::delta::{Changed, Delta, Differ};
 use self::follow::{Followed, Follower};
+use self::names::Held;
 use self::state::State;
 use super::blocks::{Blocks, Volume};
 use super::fs::ROOT;

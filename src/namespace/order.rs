@@ -11,14 +11,12 @@ use crate::units::InodeNo;
 /// What must happen to names, in any order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// A name appears: the file's first (`create`) or a further one.
+    /// A name appears: the file's first, or a further one.
     Add {
         /// The file.
         ino: InodeNo,
         /// Its new name.
         to: Link,
-        /// The file had no name before.
-        create: bool,
     },
     /// A name goes: the file's last (`delete`) or one of several.
     Remove {
@@ -26,8 +24,8 @@ pub enum Op {
         ino: InodeNo,
         /// Its old name.
         from: Link,
-        /// No name remains.
-        delete: bool,
+        /// No name will remain: it can wait until the end.
+        last: bool,
     },
     /// A name changes.
     Move {
@@ -126,7 +124,7 @@ impl Plan {
     /// Carry out all that adds or moves names, those removals that free a name for it, and those
     /// that leave a file other names.
     pub fn run_first(&mut self, names: &mut Namespace, done: &mut dyn FnMut(Step)) {
-        let first = |op: &Option<Op>| matches!(op, Some(op) if !matches!(op, Op::Remove { delete: true, .. }));
+        let first = |op: &Option<Op>| matches!(op, Some(op) if !matches!(op, Op::Remove { last: true, .. }));
         let queue = self.ids(first);
         self.run(queue, names, done);
         while let Some((id, other)) = self.find_exchange(names) {
@@ -185,16 +183,16 @@ impl Plan {
 
     fn carry_out(&mut self, op: Op, names: &mut Namespace, done: &mut dyn FnMut(Step), queue: &mut VecDeque<usize>) {
         match op {
-            Op::Add { ino, to, create } => {
+            Op::Add { ino, to } => {
+                let what = if names.names(ino).is_empty() { What::Create } else { What::Link };
                 names.insert(to.clone(), ino);
-                let what = if create { What::Create } else { What::Link };
                 done(Step { what, ino, path: path(names, &to), dir: to.dir });
                 self.wake(&Blocker::Attach(ino), queue);
             }
-            Op::Remove { ino, from, delete } => {
+            Op::Remove { ino, from, .. } => {
                 let gone = path(names, &from);
                 names.remove(&from);
-                let what = if delete { What::Delete } else { What::Unlink };
+                let what = if names.names(ino).is_empty() { What::Delete } else { What::Unlink };
                 done(Step { what, ino, path: gone, dir: from.dir });
                 self.vacated(&from, names, queue);
             }
@@ -269,7 +267,10 @@ fn blocker(op: &Op, names: &Namespace) -> Option<Blocker> {
     match op {
         Op::Add { to, .. } => target(to),
         Op::Move { ino, to, .. } => target(to).or_else(|| names.is_within(to.dir, *ino).then_some(Blocker::Below)),
-        Op::Remove { ino, delete, .. } => (*delete && !names.is_empty(*ino)).then_some(Blocker::Empty(*ino)),
+        Op::Remove { ino, .. } => {
+            let last = names.names(*ino).len() <= 1;
+            (last && !names.is_empty(*ino)).then_some(Blocker::Empty(*ino))
+        }
     }
 }
 
@@ -321,7 +322,7 @@ mod tests {
 
     #[test]
     fn children_wait_for_their_directory() {
-        let add = |ino, dir, name| Op::Add { ino: InodeNo(ino), to: link(dir, name), create: true };
+        let add = |ino, dir, name| Op::Add { ino: InodeNo(ino), to: link(dir, name) };
         let (said, left) = run(&mut tree(&[]), vec![add(11, 13, "x"), add(12, 2, "y"), add(13, 2, "d")]);
         assert_eq!(said, ["create /y", "create /d", "create /d/x"]);
         assert_eq!(left, 0);
@@ -330,7 +331,7 @@ mod tests {
     #[test]
     fn a_victim_goes_right_before_its_name_is_taken_and_others_go_last() {
         let mut t = tree(&[(11, 2, "a"), (12, 2, "b"), (13, 2, "c")]);
-        let rm = |ino, name| Op::Remove { ino: InodeNo(ino), from: link(2, name), delete: true };
+        let rm = |ino, name| Op::Remove { ino: InodeNo(ino), from: link(2, name), last: true };
         let (said, _) = run(&mut t, vec![rm(13, "c"), rm(12, "b"), mv(11, (2, "a"), (2, "b"))]);
         assert_eq!(said, ["delete /b", "rename /a /b", "delete /c"]);
     }
@@ -338,7 +339,7 @@ mod tests {
     #[test]
     fn a_directory_is_emptied_before_it_is_replaced() {
         let mut t = tree(&[(11, 2, "d"), (12, 11, "x"), (13, 11, "sub"), (14, 13, "y"), (15, 2, "f")]);
-        let rm = |ino, dir, name| Op::Remove { ino: InodeNo(ino), from: link(dir, name), delete: true };
+        let rm = |ino, dir, name| Op::Remove { ino: InodeNo(ino), from: link(dir, name), last: true };
         let ops = vec![
             rm(11, 2, "d"),
             rm(13, 11, "sub"),
@@ -376,7 +377,7 @@ mod tests {
     #[test]
     fn what_contradicts_the_tree_is_left_over() {
         let mut t = tree(&[(11, 2, "a")]);
-        let ops = vec![Op::Add { ino: InodeNo(12), to: link(2, "a"), create: true }];
+        let ops = vec![Op::Add { ino: InodeNo(12), to: link(2, "a") }];
         let (said, left) = run(&mut t, ops);
         assert_eq!((said.len(), left), (0, 1));
     }

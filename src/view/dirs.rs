@@ -94,7 +94,9 @@ impl Files {
         let Some(slot) = slot_of(&layout, dir, line) else { return unread(TOP, line) };
         self.tell(&layout, slot, line.ino, name.clone(), sweeps).unwrap_or_else(|_| {
             let found = unread(layout.node(slot, line.ino).unwrap_or(TOP), line);
-            self.known().add(found.node, found.generation, name, sweeps);
+            let mut known = self.known();
+            let ticket = known.expect(found.node, sweeps);
+            known.told(ticket, found.generation, name);
             found
         })
     }
@@ -134,5 +136,5 @@ fn unread(node: Node, line: &Line) -> Found {
         generation: 0,
         flags: 0,
     };
-    Found { node, generation: 0, attr, cache_name: false }
+    Found { node, generation: 0, attr, cache: false }
 }

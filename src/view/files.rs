@@ -27,8 +27,8 @@ pub struct Found {
     pub generation: u64,
     /// Its attributes; `ino` is the guest's number.
     pub attr: Attr,
-    /// Whether the kernel may cache the name that led here.
-    pub cache_name: bool,
+    /// Whether the kernel may cache the name that led here, and the attributes.
+    pub cache: bool,
 }
 
 /// What an xattr call gets: it asks with a buffer of `size` bytes, or with 0 for the length.
@@ -117,10 +117,15 @@ impl Files {
     /// Describe a file to the kernel and remember that it knows it.
     pub(super) fn tell(&self, layout: &Layout, slot: &Slot, ino: InodeNo, name: Name, sweeps: u64) -> Answer<Found> {
         let node = layout.node(slot, ino).filter(|n| *n != TOP).ok_or(Errno::EIO)?;
-        let attr = slot.tree.attr(ino).map_err(|e| errno(&e, slot, ino))?;
+        // First the note, then the look: a change that comes between the two is then seen to.
+        let ticket = self.known().expect(node, sweeps);
+        let attr = slot.tree.attr(ino).map_err(|e| {
+            self.forget(node, 1);
+            errno(&e, slot, ino)
+        })?;
         let generation = slot.generation(attr.generation);
-        let cache_name = self.known().add(node, generation, name, sweeps);
-        Ok(Found { node, generation, attr, cache_name })
+        let cache = self.known().told(ticket, generation, name);
+        Ok(Found { node, generation, attr, cache })
     }
 
     /// The kernel has forgotten `count` answers that told it of `node`.

@@ -19,12 +19,9 @@ use super::node::Node;
 use crate::tree::{Attr, Kind};
 use crate::units::Timestamp;
 
-/// How long the kernel may keep what it is told when it changes. Events invalidate it much earlier;
-/// this only bounds the harm of one that never came.
-const LONG: Duration = Duration::from_secs(60);
-/// How long it may keep attributes from a first lookup: an event that comes while that answer is
-/// under way finds nothing to invalidate. Those of a `getattr` have no such gap.
-const SHORT: Duration = Duration::from_secs(1);
+/// How long the kernel may keep what it is told. Events invalidate it much earlier; this only bounds
+/// the harm of one that never came.
+const TTL: Duration = Duration::from_secs(60);
 /// What `statfs` and `stat` call a good size for reading.
 const BLOCK_SIZE: u32 = 4096;
 /// The longest name, in bytes, of the file systems that we show.
@@ -36,10 +33,11 @@ pub(super) struct Adapter(pub Arc<Files>);
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let mut wanted = InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_PARALLEL_DIROPS | InitFlags::FUSE_AUTO_INVAL_DATA;
-        // `fuser` numbers the entries of a readdirplus by their nodes, so `ls -i` would be wrong
+        // Whoever lists files mostly asks for their attributes next, and one by one that is slow.
+        // But `fuser` numbers the entries of a readdirplus by their nodes, so `ls -i` would be wrong
         // where these are not the guest's numbers.
         if self.0.layout().slots().len() <= 1 {
-            wanted |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
+            wanted |= InitFlags::FUSE_DO_READDIRPLUS;
         }
         // A capability that an old kernel lacks only costs speed.
         let _ = config.add_capabilities(wanted & config.capabilities());
@@ -49,9 +47,9 @@ impl Filesystem for Adapter {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.0.lookup(Node(parent.0), name.as_bytes()) {
             Ok(found) => {
-                let name_ttl = if found.cache_name { LONG } else { Duration::ZERO };
+                let name_ttl = if found.cache { TTL } else { Duration::ZERO };
                 let attr = file_attr(&found.attr, found.node.0);
-                reply.entry_with_ttls(&first_ttl(&found), &name_ttl, &attr, Generation(found.generation));
+                reply.entry_with_ttls(&attr_ttl(&found), &name_ttl, &attr, Generation(found.generation));
             }
             Err(e) => reply.error(errno(e)),
         }
@@ -63,7 +61,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.0.attr(Node(ino.0)) {
-            Ok(attr) => reply.attr(&LONG, &file_attr(&attr, attr.ino.0)),
+            Ok(attr) => reply.attr(&TTL, &file_attr(&attr, attr.ino.0)),
             Err(e) => reply.error(errno(e)),
         }
     }
@@ -123,7 +121,7 @@ impl Filesystem for Adapter {
         };
         for (next, line) in listing.from(offset) {
             let found = self.0.describe(node, line);
-            let ttl = if found.cache_name { first_ttl(&found) } else { Duration::ZERO };
+            let ttl = attr_ttl(&found);
             let (attr, generation) = (file_attr(&found.attr, found.node.0), Generation(found.generation));
             if reply.add(attr.ino, next, OsStr::from_bytes(&line.name), &ttl, &attr, generation) {
                 // It did not fit, so the kernel is not told of it.
@@ -211,8 +209,8 @@ impl Cache for Notifier {
 
 /// `fuser` takes the node for the inode number in a first answer. Where they differ, the kernel must
 /// ask again for the attributes before it shows them.
-fn first_ttl(found: &Found) -> Duration {
-    if found.node.0 == found.attr.ino.0 { SHORT } else { Duration::ZERO }
+fn attr_ttl(found: &Found) -> Duration {
+    if found.cache && found.node.0 == found.attr.ino.0 { TTL } else { Duration::ZERO }
 }
 
 fn file_attr(attr: &Attr, number: u64) -> FileAttr {

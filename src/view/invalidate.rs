@@ -3,23 +3,30 @@
 //! The kernel takes locks for that which it also holds while it waits for an answer of ours. So
 //! this never runs on a thread that answers, and holds no lock of ours while it calls the kernel.
 //!
-//! What protects whom against an answer that is under way while its file changes: names, the
-//! directory's lock; pages, theirs; attributes of a file that the kernel knows, their version. Only
-//! the attributes that come with a *first* lookup have no such guard: see `fuse.rs`.
+//! What protects an answer that is under way while its file changes: of names, the directory's
+//! lock; of pages, theirs; of attributes of a file that the kernel has, their version. Only the
+//! attributes in the answer that makes a file known are without such a guard, so a file that
+//! was told just now is invalidated once more when that answer must have arrived.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 
 use super::files::Files;
+use super::known::SETTLING;
 use super::node::{Node, TOP};
 use super::queue::{Next, Queue};
 use super::stale::Stale;
 
 /// How often to look whether the guest's volumes were replaced without an event.
 const PERIOD: Duration = Duration::from_millis(500);
+/// How much later than necessary: so that changes in quick succession share one.
+const SLACK: Duration = Duration::from_millis(100);
+/// So many files may wait to be invalidated again.
+const MAX_AGAIN: usize = 65_536;
 
 /// The kernel's caches. Errors other than "not mounted" do no harm: what is not cached can't be stale.
 pub trait Cache: Send + 'static {
@@ -33,17 +40,18 @@ pub trait Cache: Send + 'static {
 
 /// Serve `queue` until it is closed or nothing is mounted any more.
 pub fn run(files: &Arc<Files>, queue: &Queue, cache: &impl Cache) {
+    let mut worker = Worker { files, cache, again: VecDeque::new() };
     loop {
         let done = match queue.next(PERIOD) {
-            Next::These(list) => list.iter().try_for_each(|s| forward(files, cache, s)),
-            Next::All => sweep(files, cache),
+            Next::These(list) => list.iter().try_for_each(|s| worker.forward(s)),
+            Next::All => worker.forward(&Stale::All),
             Next::Idle => {
                 files.refresh();
                 Ok(())
             }
             Next::Closed => return,
         };
-        if done.is_err() {
+        if done.and_then(|()| worker.repeat()).is_err() {
             return;
         }
     }
@@ -52,26 +60,73 @@ pub fn run(files: &Arc<Files>, queue: &Queue, cache: &impl Cache) {
 /// The file system is no longer mounted.
 struct Unmounted;
 
-fn forward(files: &Files, cache: &impl Cache, stale: &Stale) -> Result<(), Unmounted> {
-    let knows = |node: &Node| *node == TOP || files.known().contains(*node);
-    match stale {
-        Stale::Attr(node) if knows(node) => check(cache.inode(*node, -1, 0)),
-        Stale::Bytes { node, offset, length } if knows(node) => {
-            let (offset, length) = clamp(*offset, *length);
-            check(cache.inode(*node, offset, length))
-        }
-        Stale::Name { parent, name } if knows(parent) => check(cache.name(*parent, name)),
-        Stale::Gone { parent, name, child } if knows(parent) => check(cache.deleted(*parent, name, *child)),
-        Stale::All => sweep(files, cache),
-        _ => Ok(()),
-    }
+struct Worker<'a, C> {
+    files: &'a Files,
+    cache: &'a C,
+    /// Files whose attributes are to be invalidated again, and when.
+    again: VecDeque<(Instant, Node)>,
 }
 
-fn sweep(files: &Files, cache: &impl Cache) -> Result<(), Unmounted> {
-    let (names, nodes) = files.known().sweep();
-    tracing::debug!(names = names.len(), files = nodes.len(), "view: everything is invalidated");
-    names.iter().try_for_each(|n| check(cache.name(n.parent, &n.name)))?;
-    std::iter::once(&TOP).chain(&nodes).try_for_each(|n| check(cache.inode(*n, 0, 0)))
+impl<C: Cache> Worker<'_, C> {
+    fn forward(&mut self, stale: &Stale) -> Result<(), Unmounted> {
+        match stale {
+            Stale::Attr(node) if self.touch(*node) => check(self.cache.inode(*node, -1, 0)),
+            Stale::Bytes { node, offset, length } if self.touch(*node) => {
+                let (offset, length) = clamp(*offset, *length);
+                check(self.cache.inode(*node, offset, length))
+            }
+            Stale::Name { parent, name } if self.knows(*parent) => check(self.cache.name(*parent, name)),
+            Stale::Gone { parent, name, child } if self.knows(*parent) => {
+                check(self.cache.deleted(*parent, name, *child))
+            }
+            Stale::All => self.sweep(),
+            _ => Ok(()),
+        }
+    }
+
+    fn knows(&self, node: Node) -> bool {
+        node == TOP || self.files.known().contains(node)
+    }
+
+    /// Whether the kernel may have cached the attributes or pages of `node`.
+    fn touch(&mut self, node: Node) -> bool {
+        if node == TOP {
+            return true;
+        }
+        let touched = self.files.known().touch(node);
+        if touched == Some(true) {
+            self.later(node);
+        }
+        touched.is_some()
+    }
+
+    fn later(&mut self, node: Node) {
+        let now = Instant::now();
+        // One that was put there just now does for this one too.
+        if self.again.back().is_none_or(|(due, last)| *last != node || *due < now + SETTLING) {
+            self.again.push_back((now + SETTLING + SLACK, node));
+        }
+    }
+
+    fn sweep(&mut self) -> Result<(), Unmounted> {
+        let all = self.files.known().sweep();
+        tracing::debug!(names = all.names.len(), files = all.files.len(), "view: everything is invalidated");
+        all.settling.into_iter().for_each(|node| self.later(node));
+        all.names.iter().try_for_each(|n| check(self.cache.name(n.parent, &n.name)))?;
+        std::iter::once(&TOP).chain(&all.files).try_for_each(|n| check(self.cache.inode(*n, 0, 0)))
+    }
+
+    /// Invalidate again what is due; when too much waits, at once.
+    fn repeat(&mut self) -> Result<(), Unmounted> {
+        while let Some((due, node)) = self.again.front().copied() {
+            if due > Instant::now() && self.again.len() <= MAX_AGAIN {
+                break;
+            }
+            self.again.pop_front();
+            check(self.cache.inode(node, -1, 0))?;
+        }
+        Ok(())
+    }
 }
 
 /// A range that the kernel takes: beyond what it can count, the whole rest.

@@ -11,7 +11,7 @@ use gammaray::name::GuestPath;
 use gammaray::sink::Sink;
 use gammaray::tree::Kind;
 use gammaray::units::InodeNo;
-use gammaray::view::{Cache, Files, Line, Node, Sized, TOP, ViewSink, invalidate};
+use gammaray::view::{Cache, Files, Line, Name, Node, SETTLING, Sized, TOP, ViewSink, invalidate};
 use nix::errno::Errno;
 
 use super::mem_tree::MemTree;
@@ -38,7 +38,7 @@ fn a_lone_volume_is_the_top_and_keeps_its_numbers() {
     let (_tree, files) = one();
     assert_eq!(files.attr(TOP).unwrap().ino, InodeNo(2));
     let etc = files.lookup(TOP, b"etc").unwrap();
-    assert_eq!((etc.node, etc.attr.ino, etc.generation, etc.cache_name), (Node(12), InodeNo(12), 7012, true));
+    assert_eq!((etc.node, etc.attr.ino, etc.generation, etc.cache), (Node(12), InodeNo(12), 7012, true));
     let passwd = files.lookup(etc.node, b"passwd").unwrap();
     assert_eq!(files.read(passwd.node, 5, 3).unwrap(), b"x:0");
     assert_eq!(files.read(passwd.node, 9, 4096).unwrap(), b"0\n");
@@ -146,7 +146,7 @@ fn a_file_that_cannot_be_read_is_listed_but_not_cached() {
     tree.change(13, |f| f.broken = true);
     let line = Line { name: b"passwd".to_vec(), ino: InodeNo(13), kind: Some(Kind::File), volume: None };
     let found = files.describe(Node(12), &line);
-    assert_eq!((found.node, found.attr.kind, found.cache_name), (Node(13), Kind::File, false));
+    assert_eq!((found.node, found.attr.kind, found.cache), (Node(13), Kind::File, false));
     assert!(files.known().contains(Node(13)), "the kernel will say that it forgot it");
     files.untell(&line, &found);
     assert!(!files.known().contains(Node(13)));
@@ -208,6 +208,11 @@ impl Cache for Notes {
     }
 }
 
+/// Wait until nothing is on its way to the kernel any more.
+fn settle() {
+    std::thread::sleep(SETTLING);
+}
+
 fn watched(files: Files) -> (Arc<Files>, ViewSink, Receiver<String>) {
     let files = Arc::new(files);
     let (send, notes) = channel();
@@ -229,6 +234,7 @@ fn events_tell_the_kernel_exactly_what_to_forget() {
     let (_tree, files) = one();
     let etc = files.lookup(TOP, b"etc").unwrap().node;
     files.lookup(etc, b"passwd").unwrap();
+    settle();
     let (files, mut sink, notes) = watched(files);
     let mut emit = |e: gammaray::event::Event, want: &[&str]| {
         sink.emit(&e).unwrap();
@@ -260,6 +266,7 @@ fn what_is_uncertain_makes_the_kernel_forget_everything() {
     let etc = files.lookup(TOP, b"etc").unwrap().node;
     files.lookup(etc, b"passwd").unwrap();
     files.lookup(TOP, b"etc").unwrap();
+    settle();
     let (files, mut sink, notes) = watched(files);
     let all = || {
         let mut got: Vec<_> = (0..5).map(|_| notes.recv_timeout(Duration::from_secs(5)).unwrap()).collect();
@@ -286,12 +293,29 @@ fn replaced_volumes_are_noticed_without_an_event() {
 }
 
 #[test]
-fn a_name_found_before_everything_was_invalidated_is_not_cached_after() {
+fn an_answer_is_not_cached_if_something_changed_while_it_was_made() {
     let (_tree, files) = one();
-    let before = files.known().sweeps();
-    files.known().sweep();
-    let name = || gammaray::view::Name { parent: TOP, name: b"etc"[..].into() };
-    assert!(!files.known().add(Node(12), 0, name(), before));
-    let now = files.known().sweeps();
-    assert!(files.known().add(Node(12), 0, name(), now));
+    let name = || Name { parent: TOP, name: b"etc"[..].into() };
+    let told = |change: &dyn Fn()| {
+        let sweeps = files.known().sweeps();
+        let ticket = files.known().expect(Node(12), sweeps);
+        change();
+        files.known().told(ticket, 0, name())
+    };
+    assert!(told(&|| ()));
+    assert!(!told(&|| assert!(files.known().touch(Node(12)).is_some())));
+    assert!(!told(&|| drop(files.known().sweep())));
+    assert!(told(&|| assert!(files.known().touch(Node(13)).is_none())));
+}
+
+#[test]
+fn a_file_that_was_told_just_now_is_invalidated_again_when_the_kernel_must_have_it() {
+    let (_tree, files) = one();
+    let (files, mut sink, notes) = watched(files);
+    let etc = files.lookup(TOP, b"etc").unwrap().node;
+    files.lookup(etc, b"passwd").unwrap();
+    sink.emit(&wrote("/etc/passwd", 13, 5, 1)).unwrap();
+    let next = || notes.recv_timeout(Duration::from_secs(5)).unwrap();
+    assert_eq!((next().as_str(), next().as_str()), ("inode 13 5 1", "inode 13 -1 0"));
+    files.queue().close();
 }

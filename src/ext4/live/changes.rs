@@ -1,16 +1,16 @@
 //! From changed names and inodes to events, in the order that the README documents.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use super::delta::{Delta, Named, Touched};
+use super::delta::{Delta, Touched};
+use super::names::{self, Held};
 use super::state::State;
 use crate::event::{Body, Created, Event, Origin, Value};
 use crate::ext4::blocks::Blocks;
 use crate::ext4::inode::Inode;
 use crate::name::GuestPath;
-use crate::namespace::order::{Op, Plan, Step, What};
-use crate::namespace::{Link, Namespace};
+use crate::namespace::Namespace;
+use crate::namespace::order::{Plan, Step, What};
 use crate::ranges::RangeSet;
 use crate::tree::{Kind, Xattr};
 use crate::units::{InodeNo, Timestamp};
@@ -45,20 +45,6 @@ impl Cause {
     }
 }
 
-/// Name changes that contradict the inodes so far: the rest of them has not reached the disk.
-#[derive(Debug, Default)]
-pub struct Held {
-    removed: Vec<Named>,
-    added: Vec<Named>,
-}
-
-impl Held {
-    /// How many changes wait.
-    pub fn count(&self) -> usize {
-        self.removed.len() + self.added.len()
-    }
-}
-
 /// Makes the events of one group of changes.
 pub struct Changes<'a> {
     /// Up to date but for the names.
@@ -81,7 +67,7 @@ impl Changes<'_> {
     /// All events, in order.
     pub fn run(mut self) -> Vec<Event> {
         let mut events = Vec::new();
-        let ops = self.ops();
+        let ops = names::operations(self.state, &mut self.delta, self.held);
         let mut plan = Plan::new(ops);
         let mut created = BTreeSet::new();
         let mut names = std::mem::replace(&mut self.state.names, Namespace::new(super::ROOT));
@@ -96,123 +82,30 @@ impl Changes<'_> {
         let mut names = std::mem::replace(&mut self.state.names, Namespace::new(super::ROOT));
         let left = plan.run_last(&mut names, &mut |step| events.push(self.name_event(step)));
         self.state.names = names;
-        left.into_iter().for_each(|op| self.hold(op));
+        left.into_iter().for_each(|op| self.held.keep(op));
         events
     }
 
-    /// Pair the names that went with those that came: renames, creations, deletions, links.
-    fn ops(&mut self) -> Vec<Op> {
-        let (removed, added) = self.names_by_inode();
-        let all: BTreeSet<u32> = removed.keys().chain(added.keys()).copied().collect();
-        let mut ops = Vec::new();
-        for ino in all {
-            let lost = removed.get(&ino).map_or(&[][..], Vec::as_slice);
-            let gained = added.get(&ino).map_or(&[][..], Vec::as_slice);
-            self.ops_of(ino, lost, gained, &mut ops);
-        }
-        ops
-    }
-
-    fn names_by_inode(&mut self) -> (BTreeMap<u32, Vec<Link>>, BTreeMap<u32, Vec<Link>>) {
-        let mut removed: BTreeSet<Named> = self.held.removed.drain(..).chain(self.delta.removed.drain(..)).collect();
-        let mut added: BTreeSet<Named> = self.held.added.drain(..).chain(self.delta.added.drain(..)).collect();
-        // The same name in another block of the directory is no news.
-        let both: Vec<Named> = removed.intersection(&added).cloned().collect();
-        for n in &both {
-            removed.remove(n);
-            added.remove(n);
-        }
-        // A name that stays while its inode becomes another file changes its file.
-        for (ino, _) in self.delta.inodes.iter().filter(|(_, t)| t.is_replaced()) {
-            for link in self.state.names.names(InodeNo((*ino).into())) {
-                let named = Named { dir: u32::try_from(link.dir.0).unwrap_or(0), name: link.name.clone(), ino: *ino };
-                if removed.insert(named.clone()) {
-                    added.insert(named);
-                }
-            }
-        }
-        // Only names that were shown can go.
-        removed.retain(|n| self.state.names.lookup(InodeNo(n.dir.into()), &n.name) == Some(InodeNo(n.ino.into())));
-        (by_inode(removed), by_inode(added))
-    }
-
-    fn ops_of(&mut self, ino: u32, lost: &[Link], gained: &[Link], ops: &mut Vec<Op>) {
-        let number = InodeNo(ino.into());
-        let had = self.state.names.names(number).len();
-        let inode = self.state.inodes.get(&ino).cloned();
-        if self.delta.inodes.get(&ino).is_some_and(Touched::is_replaced) {
-            remove_all(number, lost, true, ops);
-            self.add_all(number, gained, true, inode.as_ref(), 0, ops);
-            return;
-        }
-        let pairs = lost.len().min(gained.len());
-        let (moved_from, lost) = lost.split_at_checked(pairs).unwrap_or_default();
-        let (moved_to, gained) = gained.split_at_checked(pairs).unwrap_or_default();
-        for (from, to) in moved_from.iter().zip(moved_to) {
-            ops.push(Op::Move { ino: number, from: from.clone(), to: to.clone() });
-        }
-        if lost.len() == had && had > 0 && inode.as_ref().is_some_and(|i| i.nlink > 0) {
-            // The inode says that a name remains: it has not been seen yet.
-            let (stays, go) = lost.split_first().map_or((None, lost), |(f, r)| (Some(f), r));
-            self.held.removed.extend(stays.map(|l| named(l, ino)));
-            remove_all(number, go, false, ops);
-            return;
-        }
-        remove_all(number, lost, lost.len() == had, ops);
-        self.add_all(number, gained, had == 0, inode.as_ref(), had - lost.len(), ops);
-    }
-
-    /// Further names than the inode counts wait until others go; names without an inode wait for it.
-    fn add_all(
-        &mut self,
-        ino: InodeNo,
-        gained: &[Link],
-        fresh: bool,
-        inode: Option<&Arc<Inode>>,
-        have: usize,
-        ops: &mut Vec<Op>,
-    ) {
-        let most = match inode {
-            None => 0,
-            Some(i) if i.kind == Kind::Dir => 1,
-            Some(i) => usize::from(i.nlink),
-        };
-        for (to, n) in gained.iter().zip(have..) {
-            if n < most {
-                ops.push(Op::Add { ino, to: to.clone(), create: fresh && n == 0 });
-            } else {
-                self.held.added.push(named(to, u32::try_from(ino.0).unwrap_or(0)));
-            }
-        }
-    }
-
-    fn hold(&mut self, op: Op) {
-        let number = |i: InodeNo| u32::try_from(i.0).unwrap_or(0);
-        match op {
-            Op::Add { ino, to, .. } => self.held.added.push(named(&to, number(ino))),
-            Op::Remove { ino, from, .. } => self.held.removed.push(named(&from, number(ino))),
-            Op::Move { ino, from, to } => {
-                self.held.removed.push(named(&from, number(ino)));
-                self.held.added.push(named(&to, number(ino)));
-            }
-        }
-    }
-
     fn name_event(&self, step: Step) -> Event {
-        let ino = u32::try_from(step.ino.0).unwrap_or(0);
-        let touched = self.delta.inodes.get(&ino);
-        let current = self.state.inodes.get(&ino);
-        let gone = matches!(step.what, What::Delete | What::Unlink);
-        let inode = if gone { touched.and_then(|t| t.old.as_ref()).or(current) } else { current };
-        let kind = inode.map(|i| i.kind);
+        let number = |i: InodeNo| InodeNo(names::on_disk(i).into());
+        let ino = names::on_disk(step.ino);
+        let gone = names::is_ghost(step.ino) || matches!(step.what, What::Delete | What::Unlink);
+        let before = names::earlier(self.state, &self.delta, step.ino).filter(|_| gone);
+        let kind = before.or_else(|| self.state.inodes.get(&ino)).map(|i| i.kind);
         let body = match step.what {
             What::Create => Body::Create(self.created(ino)),
             What::Link => Body::Link,
             What::Unlink => Body::Unlink,
             What::Delete => Body::Delete,
-            What::Rename { from, from_dir, exchange } => Body::Rename { from, from_parent: from_dir, exchange },
+            What::Rename { from, from_dir, exchange } => Body::Rename { from, from_parent: number(from_dir), exchange },
         };
-        Event { path: Some(step.path), inode: Some(step.ino), kind, parent: Some(step.dir), ..self.cause.event(body) }
+        Event {
+            path: Some(step.path),
+            inode: Some(number(step.ino)),
+            kind,
+            parent: Some(number(step.dir)),
+            ..self.cause.event(body)
+        }
     }
 
     fn created(&self, ino: u32) -> Created {
@@ -297,24 +190,6 @@ impl Touched {
     /// Size that a replay of earlier events has given to the file.
     fn size_before(&self, now: &Inode) -> u64 {
         self.old.as_ref().map_or(now.size, |o| o.size)
-    }
-}
-
-fn by_inode(names: BTreeSet<Named>) -> BTreeMap<u32, Vec<Link>> {
-    let mut all: BTreeMap<u32, Vec<Link>> = BTreeMap::new();
-    for n in names {
-        all.entry(n.ino).or_default().push(Link { dir: InodeNo(n.dir.into()), name: n.name });
-    }
-    all
-}
-
-fn named(link: &Link, ino: u32) -> Named {
-    Named { dir: u32::try_from(link.dir.0).unwrap_or(0), name: link.name.clone(), ino }
-}
-
-fn remove_all(ino: InodeNo, lost: &[Link], all_go: bool, ops: &mut Vec<Op>) {
-    for (from, left) in lost.iter().zip((0..lost.len()).rev()) {
-        ops.push(Op::Remove { ino, from: from.clone(), delete: all_go && left == 0 });
     }
 }
 

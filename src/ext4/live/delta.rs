@@ -267,8 +267,10 @@ impl Differ<'_> {
         };
         let old = old.unwrap_or_default();
         let named = |(ino, name): &(u32, Name)| Named { dir: key.0, name: name.clone(), ino: *ino };
-        delta.removed.extend(old.iter().filter(|e| !contains(&new, e)).map(named));
-        delta.added.extend(new.iter().filter(|e| !contains(&old, e)).map(named));
+        // The names in a directory that took over another's number are all new.
+        let other = delta.inodes.get(&key.0).is_some_and(Touched::is_replaced);
+        delta.removed.extend(old.iter().filter(|e| other || !contains(&new, e)).map(named));
+        delta.added.extend(new.iter().filter(|e| other || !contains(&old, e)).map(named));
     }
 
     /// Entries of the directory block `b`: empty as long as it has not been written as one.
