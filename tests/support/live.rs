@@ -145,6 +145,6 @@ impl Live {
 }
 
 /// A number from the environment, to search for the cause of a failure with smaller runs.
-fn number(variable: &str, otherwise: usize) -> usize {
+pub fn number(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise)
 }
