@@ -45,7 +45,7 @@ const MAX_GATHERED: usize = 65_536;
 /// At most this many separate ranges of unowned writes are remembered.
 const MAX_WRITTEN: usize = 1 << 20;
 
-/// At most this many files may have bytes written behind their end.
+/// For at most this many files it is remembered what was written behind their end.
 const MAX_TAILS: usize = 65_536;
 
 /// A live volume.
@@ -64,7 +64,7 @@ pub struct Live {
     unowned: RangeSet,
     /// Bytes told to be written whose blocks are not marked as written yet.
     told: RangeSet,
-    /// Bytes of files that were written behind the file's end while its inode did not change.
+    /// Bytes of files that were written behind the file's end, in its last block.
     tails: HashMap<u32, RangeSet>,
     /// Home writes that wait for a pause.
     gathered: Changed,
@@ -364,18 +364,24 @@ impl Live {
         files
     }
 
-    /// What was written behind a file's end counts once its inode says that the file has grown.
+    /// What was written to the last block behind a file's end counts once the file has grown: the
+    /// data may reach the disk transactions before the size does.
     fn match_tails(&mut self, state: &State, delta: &Delta, files: &mut BTreeMap<u32, RangeSet>) {
         for ino in delta.inodes.keys() {
-            let tail = self.tails.remove(ino).unwrap_or_default();
-            tail.iter().for_each(|r| files.entry(*ino).or_default().insert(r));
+            if let Some(tail) = self.tails.remove(ino) {
+                tail.iter().for_each(|r| files.entry(*ino).or_default().insert(r));
+            }
         }
-        for (ino, ranges) in files.iter().filter(|(i, _)| !delta.inodes.contains_key(i)) {
-            let Some(inode) = state.inodes.get(ino).filter(|_| self.tails.len() < MAX_TAILS) else { continue };
-            let mut tail = ranges.clone();
-            tail.remove(0..inode.size);
-            if !tail.is_empty() {
-                self.tails.insert(*ino, tail);
+        if self.tails.len() > MAX_TAILS {
+            self.tails.clear();
+        }
+        let bs = self.block_size();
+        for (ino, ranges) in files.iter() {
+            let Some(inode) = state.inodes.get(ino).filter(|i| i.kind == Kind::File) else { continue };
+            let behind = ranges.overlap(inode.size..inode.size.next_multiple_of(bs));
+            if !behind.is_empty() {
+                let tail = self.tails.entry(*ino).or_default();
+                behind.into_iter().for_each(|r| tail.insert(r));
             }
         }
     }

@@ -168,6 +168,7 @@ impl Changes<'_> {
             super::content::remapped(t, fresh, bs, self.told, &mut wrote, &mut zeroed);
         }
         wrote.remove(inode.size..u64::MAX);
+        self.leave_to_truncate(ino, inode, before, &mut wrote);
         // The kernel marks new blocks as written in a later transaction than the one that allots
         // them; what was written is told once.
         let map = self.state.mapping(ino, inode);
@@ -182,6 +183,26 @@ impl Changes<'_> {
         }
         if before != inode.size {
             bodies.push(Body::Truncate { old: before, new: inode.size });
+        }
+    }
+}
+
+impl Changes<'_> {
+    /// A file grew from `before` bytes. When a kernel extends a file without writing, it clears the
+    /// rest of the last block on disk: zeros there are no write of the guest's, unless the file was
+    /// written on from there.
+    fn leave_to_truncate(&self, ino: u32, inode: &Inode, before: u64, wrote: &mut RangeSet) {
+        let bs = u64::from(self.blocks.block_size());
+        let end = before.next_multiple_of(bs).min(inode.size);
+        let written_on = inode.size > end && wrote.contains(&(before..inode.size));
+        if written_on || wrote.overlap(before..end).is_empty() {
+            return;
+        }
+        let mut tail = vec![0; usize::try_from(end - before).unwrap_or(0)];
+        let map = self.state.mapping(ino, inode);
+        let read = crate::ext4::reader::read_mapped(self.blocks, &map, inode.size, before, &mut tail);
+        if read.is_ok() && tail.iter().all(|b| *b == 0) {
+            wrote.remove(before..end);
         }
     }
 }
