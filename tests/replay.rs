@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use support::daemon::{gammaray, listing};
 use support::diff::{all_of, report};
-use support::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make};
+use support::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make, scratch};
 use support::live::number;
 use support::logwrites::{write_log, write_trace};
 use support::model::Model;
@@ -31,7 +31,7 @@ struct Recording {
 impl Recording {
     /// Let a workload run; the disk before has some files already.
     fn make(mkfs: &str, options: &str, seed: u64) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch();
         let path = |name: &str| scratch.path().join(name);
         let (before, after) = (path("before.raw"), path("after.raw"));
         make(&after, 128 << 20, mkfs);

@@ -13,6 +13,7 @@ use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags, fallocate,
     lremovexattr, lsetxattr, makedev, mknodat, renameat_with, utimensat,
 };
+use support::disk::scratch;
 use support::script::Script;
 use tempfile::TempDir;
 
@@ -20,7 +21,7 @@ const EXT4: &str = "ext4 -b 4096";
 const OPTIONS: &str = "noatime,commit=300";
 
 fn script() -> (TempDir, Script) {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch();
     let script = Script::start(scratch.path(), EXT4, OPTIONS);
     (scratch, script)
 }
@@ -324,7 +325,7 @@ fn a_tree_at_once() {
 fn names_without_a_journal() {
     need!(root, fuse, loop);
     for mkfs in ["ext2 -b 1024", "ext4 -b 4096 -O ^has_journal"] {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch();
         let mut s = Script::start(scratch.path(), mkfs, "noatime");
         let size = if mkfs.contains("1024") { 1024 } else { 4096 };
         let mkdir = format!("create /dir dir mode=755 size={size}");

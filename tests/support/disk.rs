@@ -28,6 +28,16 @@ pub fn all(out: &Output) -> String {
     [&out.stdout, &out.stderr].map(|s| String::from_utf8_lossy(s)).concat()
 }
 
+/// A folder for a test's files; with `GAMMARAY_KEEP` set it stays, to look for a cause.
+pub fn scratch() -> tempfile::TempDir {
+    let mut dir = tempfile::tempdir().unwrap();
+    if std::env::var_os("GAMMARAY_KEEP").is_some() {
+        dir.disable_cleanup(true);
+        eprintln!("kept: {}", dir.path().display());
+    }
+    dir
+}
+
 /// Make a sparse image of `size` bytes and a file system on it. `mkfs` is words: `ext4 -b 1024 …`.
 pub fn make(image: &Path, size: u64, mkfs: &str) {
     File::create(image).and_then(|f| f.set_len(size)).unwrap();

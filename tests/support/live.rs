@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::daemon::{self, Attach};
 use super::diff::{all_of, must_equal, report};
-use super::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make};
+use super::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make, scratch};
 use super::events::Events;
 use super::model::Model;
 use super::oracle;
@@ -28,7 +28,7 @@ pub struct Setup {
 /// Run it; a failure panics with the seed, the round and the differences, and leaves the list of
 /// operations, the events and the log in the target folder.
 pub fn run(setup: &Setup) {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch();
     let mut live = Live::start(setup, scratch.path());
     let result = live.rounds().and_then(|()| live.end());
     if let Err(error) = result {
