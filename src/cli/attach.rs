@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use gammaray_ublk::{Backing, OpenMode, Tap};
+use gammaray_ublk::{Backing, Device, OpenMode, Options as DeviceOptions, Tap};
 
 use super::signals::Signals;
 use super::{Failure, PayloadArg};
@@ -68,41 +68,59 @@ pub struct AttachArgs {
 
 /// Whatever serves the disk.
 enum Source {
+    Ublk(Device),
     File(FileExport),
 }
 
 impl Source {
     fn start(args: &AttachArgs, backing: Arc<Backing>, tap: Arc<dyn Tap>) -> Result<Self, Failure> {
         match args.via {
-            Via::File => {
-                let dir = args.export.as_deref().ok_or_else(|| {
-                    Failure::new("--via file needs a directory", args.image.display(), "add --export DIR")
-                })?;
-                let name = file_name(&args.image);
-                FileExport::single(backing, tap, dir, &name).map(Self::File).map_err(Failure::line)
-            }
-            Via::Auto | Via::Ublk => {
-                Err(Failure::new("no ublk yet", args.image.display(), "use --via file --export DIR"))
-            }
+            Via::File => Self::file(args, backing, tap),
+            Via::Ublk => Self::ublk(backing, tap),
+            Via::Auto => match (gammaray_ublk::probe(), &args.export) {
+                (Ok(_), _) => Self::ublk(backing, tap),
+                (Err(why), Some(_)) => {
+                    tracing::info!("{why}: the disk is served as a file");
+                    Self::file(args, backing, tap)
+                }
+                (Err(why), None) => {
+                    let advice = "or serve the disk as a file with --via file --export DIR; see `gammaray doctor`";
+                    Err(Failure::new(why, args.image.display(), advice))
+                }
+            },
         }
+    }
+
+    fn ublk(backing: Arc<Backing>, tap: Arc<dyn Tap>) -> Result<Self, Failure> {
+        Device::start(backing, tap, DeviceOptions::default()).map(Self::Ublk).map_err(Failure::line)
+    }
+
+    fn file(args: &AttachArgs, backing: Arc<Backing>, tap: Arc<dyn Tap>) -> Result<Self, Failure> {
+        let missing = || Failure::new("--via file needs a directory", args.image.display(), "add --export DIR");
+        let dir = args.export.as_deref().ok_or_else(missing)?;
+        FileExport::single(backing, tap, dir, &file_name(&args.image)).map(Self::File).map_err(Failure::line)
     }
 
     fn has_ended(&self) -> bool {
         match self {
+            Self::Ublk(d) => d.has_ended(),
             Self::File(f) => f.has_ended(),
         }
     }
 
     fn path(&self) -> PathBuf {
         match self {
+            Self::Ublk(d) => d.path().into(),
             Self::File(f) => f.path(),
         }
     }
 
-    fn stop(self) {
+    fn stop(self) -> Result<(), Failure> {
         match self {
+            Self::Ublk(d) => d.stop().map_err(Failure::line),
             Self::File(f) => {
                 f.stop();
+                Ok(())
             }
         }
     }
@@ -131,12 +149,12 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let threads = |e| Failure::new(format_args!("cannot start a thread: {e}"), "", "check the limits of this process");
     let follower = Follower::start(engine, feed).map_err(threads)?;
     while !signals.came_within(LOOK) && !source.has_ended() && !follower.has_ended() {}
-    source.stop();
+    let stopped = source.stop();
     let result = follower.stop();
     drop(view);
     let events = result.map_err(|e| Failure::output(args.events.display(), &e))?;
     tracing::info!("{events} events");
-    Ok(())
+    stopped
 }
 
 fn file_name(image: &Path) -> OsString {

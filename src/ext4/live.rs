@@ -313,13 +313,8 @@ impl Live {
         }
         let state = self.state.clone();
         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
-        let differ = Differ {
-            state: &mut state,
-            volume: &self.volume,
-            changed,
-            written: [&self.unowned, &self.fresh],
-            unresolved: &mut self.unresolved,
-        };
+        let written = [&self.unowned, &self.fresh];
+        let differ = Differ::new(&mut state, &self.volume, changed, written, &mut self.unresolved);
         let delta = differ.run();
         self.say(&mut state, delta, cause, out);
     }

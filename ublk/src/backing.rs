@@ -174,6 +174,12 @@ impl Backing {
     }
 }
 
+impl Drop for Backing {
+    fn drop(&mut self) {
+        lock::release(&self.file);
+    }
+}
+
 impl AsRawFd for Backing {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()

@@ -31,8 +31,8 @@ pub struct Options {
     pub queues: Option<u16>,
     /// Requests in flight per queue, 1 to 4096.
     pub depth: u16,
-    /// The longest single read or write in bytes: a multiple of 4096, at most 32 MiB. A queue may
-    /// come to use `depth` times that much memory.
+    /// The longest single read or write in bytes: a multiple of 4096, at most 32 MiB. A queue uses as
+    /// much memory as was ever in flight at once, so at most `depth` times that.
     pub max_io: u32,
     /// Let the host look for partitions, so that `/dev/ublkbNp1` … appear.
     pub scan_partitions: bool,
@@ -42,7 +42,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { queues: None, depth: 64, max_io: 1 << 20, scan_partitions: true, map_memory: true }
+        Self { queues: None, depth: 128, max_io: 1 << 20, scan_partitions: true, map_memory: true }
     }
 }
 
@@ -107,11 +107,11 @@ impl Device {
     /// # Errors
     /// No ublk here, or the driver refused; then nothing is left behind.
     pub fn start(backing: Arc<Backing>, tap: Arc<dyn Tap>, options: Options) -> Result<Self, Error> {
-        let features = probe().map_err(Arc::new)?;
+        probe().map_err(Arc::new)?;
         let (ask, messages) = channel();
         let (started, answer) = channel();
         let state = Arc::new(State::default());
-        let setup = control::Setup { backing, tap, options, features, ask: ask.clone() };
+        let setup = control::Setup { backing, tap, options, ask: ask.clone() };
         let shared = state.clone();
         let control = std::thread::Builder::new()
             .name("ublk-control".into())
@@ -153,6 +153,11 @@ impl Device {
             let _ = thread.join();
         }
         self.wait()
+    }
+
+    /// Whether the device is gone.
+    pub fn has_ended(&self) -> bool {
+        self.state.ended.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Wait until the device is gone.

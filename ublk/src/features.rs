@@ -53,8 +53,8 @@ pub enum Unavailable {
     /// io_uring is switched off or forbidden by a sandbox.
     #[error("io_uring cannot be used ({0}): check the sysctl kernel.io_uring_disabled and the sandbox's rules")]
     NoIoUring(io::Error),
-    /// The driver is there and does not say what it can.
-    #[error("the ublk driver does not report its features: Linux 6.5 or later is needed")]
+    /// The driver is there and lacks what we need.
+    #[error("the ublk driver is too old (no feature report or no user copy): Linux 6.5 or later is needed")]
     TooOld,
     /// Something else is wrong with the control device.
     #[error("cannot open /dev/ublk-control: {0}")]
@@ -77,6 +77,6 @@ pub fn probe() -> Result<Features, Unavailable> {
     io_uring::IoUring::new(2).map_err(Unavailable::NoIoUring)?;
     // On a thread of its own: libublk keeps a ring per calling thread until that ends.
     let asked = std::thread::spawn(UblkCtrl::get_features).join();
-    let bits = asked.ok().flatten().ok_or(Unavailable::TooOld)?;
-    Ok(Features { bits })
+    let features = asked.ok().flatten().map(|bits| Features { bits });
+    features.filter(|f| f.user_copy()).ok_or(Unavailable::TooOld)
 }

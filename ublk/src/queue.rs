@@ -4,7 +4,9 @@
 mod channel;
 mod copy;
 mod mapped;
+mod pool;
 mod slow;
+mod user_copy;
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -22,9 +24,9 @@ pub use mapped::Image;
 /// How the bytes of reads and writes travel.
 #[derive(Clone)]
 pub enum Transfer {
-    /// The kernel copies them to and from buffers of ours; io_uring carries them to the image.
+    /// Through buffers of ours, which io_uring writes to the image or fills from it.
     Copy,
-    /// The image is mapped, and the kernel copies straight between it and the guest's pages.
+    /// Straight between the guest's pages and the image, which is mapped.
     Mapped(Arc<Image>),
 }
 
@@ -58,11 +60,10 @@ impl Queue {
     pub fn new(number: u16, shared: Shared) -> io::Result<Self> {
         let mut channel = Channel::new(shared.device, shared.backing.as_raw_fd(), number, shared.depth)?;
         let engine = match &shared.transfer {
-            Transfer::Copy => Engine::Copy(copy::Engine::new(&mut channel, &shared)?),
-            Transfer::Mapped(image) => {
-                Engine::Mapped(mapped::Engine::new(&mut channel, &shared, image.clone(), number)?)
-            }
+            Transfer::Copy => Engine::Copy(copy::Engine::new(&mut channel, &shared, number)?),
+            Transfer::Mapped(image) => Engine::Mapped(mapped::Engine::new(&shared, image.clone(), number)),
         };
+        channel.fetch_all()?;
         Ok(Self { channel, engine, shared })
     }
 
@@ -83,12 +84,10 @@ impl Queue {
         let channel = &mut self.channel;
         match (event, &mut self.engine) {
             (Event::Request(held), engine) => {
-                let request = Request::parse(&channel.descriptor(&held), &self.shared.geometry);
-                match (request, engine) {
+                match (Request::parse(&channel.descriptor(&held), &self.shared.geometry), engine) {
+                    (Err(errno), _) => channel.commit(held, -(errno as i32)),
                     (Ok(request), Engine::Copy(e)) => e.start(channel, held, request),
                     (Ok(request), Engine::Mapped(e)) => e.serve(channel, held, request),
-                    (Err(errno), Engine::Copy(e)) => e.refuse(channel, held, errno),
-                    (Err(errno), Engine::Mapped(e)) => e.refuse(channel, held, errno),
                 }
             }
             (Event::Io(tag, result), Engine::Copy(e)) => e.progress(channel, tag, result),
@@ -96,6 +95,13 @@ impl Queue {
             // The mapped engine submits nothing.
             (Event::Io(..) | Event::Woken, Engine::Mapped(_)) => Ok(()),
         }
+    }
+}
+
+/// Say what went wrong, for the host's side of the story: the guest learns only an errno.
+fn warn(request: &Request, result: &io::Result<()>) {
+    if let Err(e) = result {
+        tracing::warn!(op = ?request.op, offset = request.offset, len = request.len, "image: {e}");
     }
 }
 

@@ -65,6 +65,13 @@ impl Request {
     }
 }
 
+impl Request {
+    /// `len` of a read or write, which is at most a u32.
+    pub fn bytes(&self) -> usize {
+        usize::try_from(self.len).unwrap_or(usize::MAX)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

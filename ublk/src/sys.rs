@@ -14,10 +14,14 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Private zeroed memory that takes up room only where it is touched.
+    /// Private zeroed memory that takes up room only where it is touched, page by page: a huge page
+    /// for each small request's buffer would cost 2 MiB of memory, and the time to clear them.
     pub fn anonymous(len: usize) -> io::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        Self::map(len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+        let mapping = Self::map(len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)?;
+        // SAFETY: advice on a range of ours. A kernel without huge pages refuses it, and rightly.
+        unsafe { libc::madvise(mapping.start().cast(), len, libc::MADV_NOHUGEPAGE) };
+        Ok(mapping)
     }
 
     /// `len` bytes of `fd` from byte `offset` on, shared.

@@ -83,6 +83,7 @@ impl Changes<'_> {
         let left = plan.run_last(&mut names, &mut |step| events.push(self.name_event(step)));
         self.state.names = names;
         left.into_iter().for_each(|op| self.held.keep(op));
+        self.held.lay_ghosts(self.state);
         events
     }
 
@@ -90,7 +91,7 @@ impl Changes<'_> {
         let number = |i: InodeNo| InodeNo(names::on_disk(i).into());
         let ino = names::on_disk(step.ino);
         let gone = names::is_ghost(step.ino) || matches!(step.what, What::Delete | What::Unlink);
-        let before = names::earlier(self.state, &self.delta, step.ino).filter(|_| gone);
+        let before = names::earlier(self.state, &self.delta, self.held, step.ino).filter(|_| gone);
         let kind = before.or_else(|| self.state.inodes.get(&ino)).map(|i| i.kind);
         let body = match step.what {
             What::Create => Body::Create(self.created(ino)),

@@ -21,6 +21,8 @@ pub type Changed = BTreeMap<BlockNo, Arc<[u8]>>;
 /// An inode before and after.
 #[derive(Debug, Default)]
 pub struct Touched {
+    /// Its number.
+    pub ino: u32,
     /// Before; `None` if it was not in use.
     pub old: Option<Arc<Inode>>,
     /// After; `None` if it is not in use.
@@ -62,6 +64,8 @@ pub struct Delta {
     pub removed: Vec<Named>,
     /// Names that came.
     pub added: Vec<Named>,
+    /// Symbolic links whose targets have not been written yet.
+    pub unready: BTreeSet<u32>,
     /// What could not be understood.
     pub errors: Vec<Error>,
 }
@@ -78,10 +82,25 @@ pub struct Differ<'a> {
     pub written: [&'a RangeSet; 2],
     /// Inodes whose blocks could not be understood before; tried again.
     pub unresolved: &'a mut BTreeSet<u32>,
+    /// Those of them that were tried again.
+    was_unready: BTreeSet<u32>,
 }
 
 /// More unresolved inodes than this are forgotten (they are read again when they change).
 const MAX_UNRESOLVED: usize = 4096;
+
+impl<'a> Differ<'a> {
+    /// Compare with `state`; `volume` shows the `changed` blocks already.
+    pub fn new(
+        state: &'a mut State,
+        volume: &'a Volume,
+        changed: &'a Changed,
+        written: [&'a RangeSet; 2],
+        unresolved: &'a mut BTreeSet<u32>,
+    ) -> Self {
+        Self { state, volume, changed, written, unresolved, was_unready: BTreeSet::new() }
+    }
+}
 
 impl Differ<'_> {
     /// Find all differences.
@@ -93,6 +112,10 @@ impl Differ<'_> {
         }
         for (ino, new) in inodes {
             let touched = self.touch(ino, new, &mut delta.errors);
+            if self.lacks_target(&touched) {
+                delta.unready.insert(ino);
+                self.unresolve(ino);
+            }
             delta.inodes.insert(ino, touched);
         }
         self.update(&mut delta);
@@ -124,6 +147,7 @@ impl Differ<'_> {
     /// Inodes whose map or attributes lie in changed blocks, and those that were not understood.
     fn inodes_of_changed_blocks(&mut self) -> BTreeSet<u32> {
         let mut all = std::mem::take(self.unresolved);
+        self.was_unready.clone_from(&all);
         for block in self.changed.keys() {
             all.extend(self.state.owners.nodes.get(&block.0));
             if let Some(x) = self.state.owners.xattrs.get(&block.0) {
@@ -150,7 +174,15 @@ impl Differ<'_> {
                 }
             }
         }
-        Touched { old, new, old_map, new_map, old_xattrs, new_xattrs: Vec::new() }
+        Touched { ino, old, new, old_map, new_map, old_xattrs, new_xattrs: Vec::new() }
+    }
+
+    /// Whether this is a new symbolic link whose block still holds what its last owner left there.
+    fn lacks_target(&self, t: &Touched) -> bool {
+        let is_link = t.new.as_ref().is_some_and(|i| i.kind == Kind::Symlink);
+        let known = t.old.is_some() && !t.is_replaced() && t.old_map == t.new_map;
+        let written = |r: &Run| self.changed.contains_key(&BlockNo(r.physical)) || self.is_written(BlockNo(r.physical));
+        is_link && (!known || self.was_unready.contains(&t.ino)) && !t.new_map.runs.iter().all(written)
     }
 
     fn unresolve(&mut self, ino: u32) {

@@ -1,13 +1,13 @@
 //! From names that went and came to operations: renames, creations, deletions, links.
 //!
 //! Names are removed and added block by block of directories; which of them belong together, the
-//! inodes tell. An inode number that now stands for another file is two files here: the earlier
-//! one goes on under a number of its own, its ghost, until its names are gone.
+//! inodes tell. A file whose inode was freed, or now stands for another file, goes on under a number
+//! of its own, its ghost, until its names are gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::delta::{Delta, Named, Touched};
+use super::delta::Delta;
 use super::state::State;
 use crate::ext4::inode::Inode;
 use crate::namespace::Link;
@@ -22,36 +22,66 @@ struct Entry {
     link: Link,
 }
 
-/// Name changes that contradict the inodes so far: the rest of them has not reached the disk.
+/// Names that contradict the inodes so far, because the rest of the change has not reached the
+/// disk: looked at again with each change.
 #[derive(Debug, Default)]
 pub struct Held {
-    removed: Vec<Entry>,
-    added: Vec<Entry>,
+    links: BTreeSet<Link>,
+    /// Files that are gone from the inode tables but not from the names.
+    ghosts: HashMap<InodeNo, Arc<Inode>>,
 }
 
-/// More held changes than this are forgotten.
+/// More held names than this are forgotten.
 const MAX_HELD: usize = 65_536;
 
 impl Held {
-    /// How many changes wait.
+    /// How many names wait.
     pub fn count(&self) -> usize {
-        self.removed.len() + self.added.len()
+        self.links.len()
     }
 
-    /// Keep what could not be done now.
+    /// Look again later at what could not be done now.
     pub fn keep(&mut self, op: Op) {
         match op {
-            Op::Add { ino, to } => self.added.push(Entry { ino, link: to }),
-            Op::Remove { ino, from, .. } => self.removed.push(Entry { ino, link: from }),
-            Op::Move { ino, from, to } => {
-                self.removed.push(Entry { ino, link: from });
-                self.added.push(Entry { ino, link: to });
+            Op::Add { to: link, .. } | Op::Remove { from: link, .. } => self.hold(link),
+            Op::Move { from, to, .. } => {
+                self.hold(from);
+                self.hold(to);
             }
         }
-        if self.count() > MAX_HELD {
-            tracing::warn!("more than {MAX_HELD} changes of names contradict the inodes: forgetting them");
-            *self = Self::default();
+    }
+
+    fn hold(&mut self, link: Link) {
+        if self.links.len() >= MAX_HELD {
+            tracing::warn!("more than {MAX_HELD} names contradict the inodes: forgetting them");
+            self.links.clear();
         }
+        self.links.insert(link);
+    }
+
+    /// What a ghost was.
+    pub fn ghost(&self, ino: InodeNo) -> Option<&Arc<Inode>> {
+        self.ghosts.get(&ino)
+    }
+
+    /// Files whose numbers were freed or reused by `delta` become ghosts.
+    fn raise_ghosts(&mut self, state: &mut State, delta: &Delta) -> BTreeMap<InodeNo, InodeNo> {
+        let mut new = BTreeMap::new();
+        for (ino, t) in delta.inodes.iter().filter(|(_, t)| t.new.is_none() || t.is_replaced()) {
+            let Some(old) = &t.old else { continue };
+            let (number, ghost) = (InodeNo((*ino).into()), ghost(*ino, old));
+            state.names.renumber(number, ghost);
+            self.ghosts.insert(ghost, old.clone());
+            new.insert(number, ghost);
+        }
+        let moved = |l: Link| Link { dir: new.get(&l.dir).copied().unwrap_or(l.dir), ..l };
+        self.links = std::mem::take(&mut self.links).into_iter().map(moved).collect();
+        new
+    }
+
+    /// Forget the ghosts that have neither names nor children any more.
+    pub fn lay_ghosts(&mut self, state: &State) {
+        self.ghosts.retain(|g, _| !state.names.names(*g).is_empty() || !state.names.is_empty(*g));
     }
 }
 
@@ -72,12 +102,7 @@ pub fn is_ghost(ino: InodeNo) -> bool {
 
 /// The operations that make of the names in `state` those that `delta` tells of.
 pub fn operations(state: &mut State, delta: &mut Delta, held: &mut Held) -> Vec<Op> {
-    let ghosts: BTreeMap<u32, InodeNo> = delta
-        .inodes
-        .iter()
-        .filter_map(|(ino, t)| Some((*ino, ghost(*ino, t.old.as_ref().filter(|_| t.is_replaced())?))))
-        .collect();
-    ghosts.iter().for_each(|(ino, ghost)| state.names.renumber(InodeNo((*ino).into()), *ghost));
+    let ghosts = held.raise_ghosts(state, delta);
     let (removed, added) = changed_names(state, delta, held, &ghosts);
     let (removed, added) = (by_inode(removed), by_inode(added));
     let all: BTreeSet<InodeNo> = removed.keys().chain(added.keys()).copied().collect();
@@ -85,7 +110,8 @@ pub fn operations(state: &mut State, delta: &mut Delta, held: &mut Held) -> Vec<
     for ino in all {
         let lost = removed.get(&ino).map_or(&[][..], Vec::as_slice);
         let gained = added.get(&ino).map_or(&[][..], Vec::as_slice);
-        Pairing { state, held, ops: &mut ops, ino }.run(lost, gained);
+        let inode = state.inode(ino).filter(|_| !delta.unready.contains(&on_disk(ino))).cloned();
+        Pairing { state, held, ops: &mut ops, ino, inode }.run(lost, gained);
     }
     ops
 }
@@ -94,36 +120,35 @@ fn changed_names(
     state: &State,
     delta: &mut Delta,
     held: &mut Held,
-    ghosts: &BTreeMap<u32, InodeNo>,
+    ghosts: &BTreeMap<InodeNo, InodeNo>,
 ) -> (BTreeSet<Entry>, BTreeSet<Entry>) {
-    let before = |n: u32| ghosts.get(&n).copied().unwrap_or(InodeNo(n.into()));
-    let after = |n: u32| InodeNo(n.into());
-    let entry =
-        |n: Named, of: &dyn Fn(u32) -> InodeNo| Entry { ino: of(n.ino), link: Link { dir: of(n.dir), name: n.name } };
-    let earlier = |i: InodeNo| if is_ghost(i) { i } else { before(on_disk(i)) };
-    let as_before = |e: Entry| Entry { ino: earlier(e.ino), link: Link { dir: earlier(e.link.dir), ..e.link } };
-    let mut removed: BTreeSet<Entry> = held.removed.drain(..).map(as_before).collect();
-    removed.extend(delta.removed.drain(..).map(|n| entry(n, &before)));
-    let mut added: BTreeSet<Entry> = held.added.drain(..).collect();
-    added.extend(delta.added.drain(..).map(|n| entry(n, &after)));
+    let number = |n: u32| InodeNo(n.into());
+    let before = |n: u32| ghosts.get(&number(n)).copied().unwrap_or(number(n));
+    // What a name stood for, the names themselves know best.
+    let shown = |link: &Link| state.names.lookup(link.dir, &link.name);
+    let (mut removed, mut added) = (BTreeSet::new(), BTreeSet::new());
+    for n in delta.removed.drain(..) {
+        let link = Link { dir: before(n.dir), name: n.name };
+        removed.extend(shown(&link).filter(|i| on_disk(*i) == n.ino).map(|ino| Entry { ino, link }));
+    }
+    for n in delta.added.drain(..) {
+        added.insert(Entry { ino: number(n.ino), link: Link { dir: number(n.dir), name: n.name } });
+    }
     // The same name in another block of the directory is no news.
     let both: Vec<Entry> = removed.intersection(&added).cloned().collect();
     for e in &both {
         removed.remove(e);
         added.remove(e);
     }
-    // A name that stays while its inode becomes another file changes its file.
-    for (ino, ghost) in ghosts {
-        for link in state.names.names(*ghost) {
-            let stays = Entry { ino: *ghost, link: link.clone() };
-            if removed.insert(stays) && !is_ghost(link.dir) {
-                added.insert(Entry { ino: after(*ino), link: link.clone() });
-            }
+    let of_ghosts = ghosts.values().flat_map(|g| state.names.names(*g)).cloned();
+    let again: BTreeSet<Link> = std::mem::take(&mut held.links).into_iter().chain(of_ghosts).collect();
+    for link in again {
+        let (is, should) = (shown(&link), state.on_disk(&link));
+        if is != should {
+            removed.extend(is.map(|ino| Entry { ino, link: link.clone() }));
+            added.extend(should.map(|ino| Entry { ino, link }));
         }
     }
-    // Only names that were shown can go.
-    removed.retain(|e| state.names.lookup(e.link.dir, &e.link.name) == Some(e.ino));
-    added.retain(|e| state.names.lookup(e.link.dir, &e.link.name) != Some(e.ino));
     (removed, added)
 }
 
@@ -141,12 +166,13 @@ struct Pairing<'a> {
     held: &'a mut Held,
     ops: &'a mut Vec<Op>,
     ino: InodeNo,
+    /// `None` while it is not in use, or not whole.
+    inode: Option<Arc<Inode>>,
 }
 
 impl Pairing<'_> {
     fn run(mut self, lost: &[Link], gained: &[Link]) {
         let had = self.state.names.names(self.ino).len();
-        let inode = self.state.inode(self.ino).cloned();
         let pairs = lost.len().min(gained.len());
         let (moved_from, lost) = lost.split_at_checked(pairs).unwrap_or_default();
         let (moved_to, gained) = gained.split_at_checked(pairs).unwrap_or_default();
@@ -157,22 +183,22 @@ impl Pairing<'_> {
         let all_go = lost.len() == had;
         if let Some((stays, others)) = lost.split_first()
             && all_go
-            && inode.as_ref().is_some_and(|i| i.nlink > 0)
+            && self.inode.as_ref().is_some_and(|i| i.nlink > 0)
         {
             // The inode says that a name remains: it has not been seen yet.
-            self.held.removed.push(Entry { ino: self.ino, link: stays.clone() });
+            self.held.hold(stays.clone());
             go = others;
         }
         for (from, left) in go.iter().zip((0..go.len()).rev()) {
             let last = all_go && go.len() == lost.len() && left == 0;
             self.ops.push(Op::Remove { ino: self.ino, from: from.clone(), last });
         }
-        self.add(gained, had.saturating_sub(lost.len()), inode.as_ref());
+        self.add(gained, had.saturating_sub(lost.len()));
     }
 
     /// Further names than the inode counts wait until others go; names without an inode wait for it.
-    fn add(&mut self, gained: &[Link], have: usize, inode: Option<&Arc<Inode>>) {
-        let most = match inode {
+    fn add(&mut self, gained: &[Link], have: usize) {
+        let most = match &self.inode {
             None => 0,
             Some(i) if i.kind == Kind::Dir => 1,
             Some(i) => usize::from(i.nlink),
@@ -181,14 +207,14 @@ impl Pairing<'_> {
             if n < most {
                 self.ops.push(Op::Add { ino: self.ino, to: to.clone() });
             } else {
-                self.held.added.push(Entry { ino: self.ino, link: to.clone() });
+                self.held.hold(to.clone());
             }
         }
     }
 }
 
 /// What stood behind `ino` before: for events that tell of its end.
-pub fn earlier<'a>(state: &'a State, delta: &'a Delta, ino: InodeNo) -> Option<&'a Arc<Inode>> {
-    let old = delta.inodes.get(&on_disk(ino)).and_then(|t: &Touched| t.old.as_ref());
-    old.or_else(|| state.inode(ino))
+pub fn earlier<'a>(state: &'a State, delta: &'a Delta, held: &'a Held, ino: InodeNo) -> Option<&'a Arc<Inode>> {
+    let old = delta.inodes.get(&on_disk(ino)).and_then(|t| t.old.as_ref());
+    held.ghost(ino).or(old).or_else(|| state.inode(ino))
 }

@@ -68,6 +68,15 @@ impl State {
         }
     }
 
+    /// What a name stands for by the directory's blocks, whatever the names say.
+    pub fn on_disk(&self, link: &Link) -> Option<InodeNo> {
+        let dir = u32::try_from(link.dir.0).ok()?;
+        self.dirs.range((dir, 0)..=(dir, u64::MAX)).find_map(|(_, entries)| {
+            let i = entries.binary_search_by(|e| e.1.cmp(&link.name)).ok()?;
+            entries.get(i).map(|e| InodeNo(e.0.into()))
+        })
+    }
+
     /// Parse a directory block. What stands before a contradiction counts.
     pub fn parse_dir_block(&self, bytes: &[u8], at: u64) -> (Entries, Result<()>) {
         let mut all = Vec::new();
@@ -159,7 +168,7 @@ impl State {
             let new_xattrs = new_inode.map(|i| new.xattrs(blocks, ino, i)).unwrap_or_default();
             if old_inode != new_inode || old_map != new_map || old_xattrs != new_xattrs {
                 let (old, new) = (old_inode.cloned(), new_inode.cloned());
-                delta.inodes.insert(ino, Touched { old, new, old_map, new_map, old_xattrs, new_xattrs });
+                delta.inodes.insert(ino, Touched { ino, old, new, old_map, new_map, old_xattrs, new_xattrs });
             }
         }
         let named = |s: &Self| -> BTreeSet<Named> {

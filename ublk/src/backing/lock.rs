@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -23,7 +24,7 @@ const RESIZE: i64 = 3;
 /// Lock `file` until it is closed.
 pub(super) fn exclusive(file: &File, path: &Path, kind: Kind) -> Result<(), OpenError> {
     let busy = |by: String| Err(OpenError::Busy { path: path.into(), by });
-    match file.try_lock() {
+    match lock_patiently(file) {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
             return busy("another gammaray (or a program that holds its flock)".into());
@@ -44,6 +45,25 @@ pub(super) fn exclusive(file: &File, path: &Path, kind: Kind) -> Result<(), Open
             Ok(())
         }
     }
+}
+
+/// A killed server's io_uring keeps its image open for a moment after the process is gone.
+fn lock_patiently(file: &File) -> Result<(), fs::TryLockError> {
+    for _ in 0..20 {
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(50)),
+            other => return other,
+        }
+    }
+    file.try_lock()
+}
+
+/// Give up all locks at once, though others (an io_uring that is being torn down) may keep the
+/// open file for a moment longer.
+pub(super) fn release(file: &File) {
+    let _ = file.unlock();
+    let all = libc::flock { l_len: 0, ..byte_lock(libc::F_UNLCK, 0) };
+    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&all));
 }
 
 /// The name of a writable loop device on this very file.

@@ -112,7 +112,7 @@ fn kind_of(path: &Path) -> Result<Kind, OpenError> {
 /// O_EXCL without O_CREAT claims a block device: the kernel refuses it if it, or a partition of
 /// it, is mounted or claimed (open(2)).
 fn open_exclusive(path: &Path, kind: Kind) -> Result<File, OpenError> {
-    let flags = if kind == Kind::Block { libc::O_EXCL | libc::O_NONBLOCK } else { libc::O_NONBLOCK };
+    let flags = if kind == Kind::Block { libc::O_EXCL } else { 0 };
     OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).map_err(|source| {
         let path = path.to_path_buf();
         match source.raw_os_error() {

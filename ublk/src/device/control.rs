@@ -15,7 +15,6 @@ use nix::libc;
 use super::params::params;
 use super::{Error, Message, Options};
 use crate::backing::Backing;
-use crate::features::Features;
 use crate::queue::{Image, Queue, Shared, Transfer};
 use crate::request::Geometry;
 use crate::sys as host;
@@ -28,7 +27,6 @@ pub struct Setup {
     pub backing: Arc<Backing>,
     pub tap: Arc<dyn Tap>,
     pub options: Options,
-    pub features: Features,
     pub ask: Sender<Message>,
 }
 
@@ -36,7 +34,7 @@ pub struct Setup {
 pub fn run(setup: Setup, messages: &Receiver<Message>, started: &Sender<u32>) -> Result<(), Error> {
     host::block_signals();
     let transfer = transfer(&setup);
-    let ctrl = add(&setup, &transfer).map_err(driver("add a device"))?;
+    let ctrl = add(&setup).map_err(driver("add a device"))?;
     let geometry = geometry(&setup, &ctrl);
     let served = serve(&setup, &ctrl, geometry, transfer, messages, started);
     remove(&ctrl);
@@ -44,23 +42,19 @@ pub fn run(setup: Setup, messages: &Receiver<Message>, started: &Sender<u32>) ->
 }
 
 fn transfer(setup: &Setup) -> Transfer {
-    let mappable = setup.options.map_memory && setup.features.user_copy() && setup.backing.is_in_memory();
+    let mappable = setup.options.map_memory && setup.backing.is_in_memory();
     let image = mappable.then(|| Image::new(setup.backing.as_raw_fd(), setup.backing.size()).ok()).flatten();
     image.map_or(Transfer::Copy, |i| Transfer::Mapped(Arc::new(i)))
 }
 
-fn add(setup: &Setup, transfer: &Transfer) -> Result<UblkCtrl, UblkError> {
+fn add(setup: &Setup) -> Result<UblkCtrl, UblkError> {
     let cpus = std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(MOST_QUEUES));
-    let flags = match transfer {
-        Transfer::Copy => 0,
-        Transfer::Mapped(_) => sys::UBLK_F_USER_COPY,
-    };
     UblkCtrlBuilder::default()
         .name("gammaray")
         .nr_queues(setup.options.queues.unwrap_or(cpus.min(MOST_QUEUES)).max(1))
         .depth(setup.options.depth.max(1))
         .io_buf_bytes(setup.options.max_io)
-        .ctrl_flags(flags.into())
+        .ctrl_flags(sys::UBLK_F_USER_COPY.into())
         .dev_flags(UblkFlags::UBLK_DEV_F_ADD_DEV)
         .build()
 }
@@ -97,10 +91,7 @@ fn serve(
     };
     let mut threads = Vec::new();
     let served = start_queues(setup, ctrl, &shared, info.nr_hw_queues, &mut threads)
-        .and_then(|()| {
-            (0..info.nr_hw_queues).for_each(|_| dev.notify_buffer_registration_complete(false));
-            ctrl.start_dev(&dev).map_err(driver("start the device"))
-        })
+        .and_then(|()| ctrl.start_dev(&dev).map_err(driver("start the device")))
         .and_then(|_| {
             // Nobody waits for it: then the caller is gone, and so will the device be.
             let _ = started.send(info.dev_id);

@@ -30,15 +30,6 @@ impl Held {
     }
 }
 
-/// Where the kernel finds, or leaves, the bytes of a tag's next request.
-#[derive(Debug, Clone, Copy)]
-pub enum Data {
-    /// A buffer of ours, of the device's `max_io_buf_bytes`, that lives as long as the channel.
-    Buffer(*mut u8),
-    /// Nowhere: the server copies them itself (UBLK_F_USER_COPY).
-    UserCopy,
-}
-
 /// An event.
 #[derive(Debug)]
 pub enum Event {
@@ -81,9 +72,9 @@ impl Channel {
     }
 
     /// Ask for the first request of each tag.
-    pub fn fetch_all(&mut self, mut data: impl FnMut(u16) -> Data) -> io::Result<()> {
+    pub fn fetch_all(&mut self) -> io::Result<()> {
         for tag in 0..self.depth {
-            self.command(sys::UBLK_U_IO_FETCH_REQ, tag, -1, data(tag))?;
+            self.command(sys::UBLK_U_IO_FETCH_REQ, tag, -1)?;
         }
         self.ring.submit().map(drop)
     }
@@ -97,13 +88,13 @@ impl Channel {
     }
 
     /// Give a request back with its result (bytes done, or a negative errno) and ask for the tag's
-    /// next one, whose bytes go to `data`.
-    pub fn commit(&mut self, held: Held, result: i32, data: Data) -> io::Result<()> {
+    /// next one.
+    pub fn commit(&mut self, held: Held, result: i32) -> io::Result<()> {
         if self.stopping {
             // The kernel ended or requeued the request when it called the command off.
             return Ok(());
         }
-        self.command(sys::UBLK_U_IO_COMMIT_AND_FETCH_REQ, held.0, result, data)
+        self.command(sys::UBLK_U_IO_COMMIT_AND_FETCH_REQ, held.0, result)
     }
 
     /// Start an operation for `held`; its end comes as [`Event::Io`].
@@ -160,25 +151,21 @@ impl Channel {
         Ok(None)
     }
 
-    fn command(&mut self, op: u32, tag: u16, result: i32, data: Data) -> io::Result<()> {
-        let addr = match data {
-            Data::Buffer(start) => start.expose_provenance() as u64,
-            Data::UserCopy => 0,
-        };
-        // struct ublksrv_io_cmd { q_id: u16, tag: u16, result: i32, addr: u64 }
+    fn command(&mut self, op: u32, tag: u16, result: i32) -> io::Result<()> {
+        // struct ublksrv_io_cmd { q_id: u16, tag: u16, result: i32, addr: u64 }, the last being 0
+        // for a server that copies by itself.
         let mut cmd = [0; 16];
         cmd[..2].copy_from_slice(&self.queue.to_ne_bytes());
         cmd[2..4].copy_from_slice(&tag.to_ne_bytes());
         cmd[4..8].copy_from_slice(&result.to_ne_bytes());
-        cmd[8..].copy_from_slice(&addr.to_ne_bytes());
         self.push(&opcode::UringCmd16::new(DEVICE, op).cmd(cmd).build().user_data(COMMAND | u64::from(tag)))?;
         self.commands += 1;
         Ok(())
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
-        // SAFETY: commands point to buffers that live as long as the channel; other entries come
-        // from unsafe methods whose callers vouch for them.
+        // SAFETY: commands point nowhere; other entries come from unsafe methods whose callers vouch
+        // for them.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             self.ring.submit()?;
         }

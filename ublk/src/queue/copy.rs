@@ -1,23 +1,27 @@
-//! The general engine: the kernel copies a write's bytes into a buffer of ours before we see it,
-//! and a read's bytes out of it afterwards; io_uring moves them between buffer and image. What
-//! may take long and has no place in the ring goes to the [`slow`](super::slow) lane.
+//! The general engine: bytes pass through a buffer of ours, which io_uring writes to the image or
+//! fills from it. What may take long and has no place in the ring goes to the
+//! [`slow`](super::slow) lane.
 
 use std::io;
+use std::mem::ManuallyDrop;
 
 use io_uring::{opcode, types};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::channel::{BACKING, Channel, Data, Held};
+use super::channel::{BACKING, Channel, Held};
+use super::pool::{Buffer, Pool};
 use super::slow::SlowLane;
-use super::{Shared, outcome};
+use super::user_copy::UserCopy;
+use super::{Shared, outcome, warn};
 use crate::request::{Op, Request};
-use crate::sys::Mapping;
 
 /// A request under way.
 struct Slot {
     held: Held,
     request: Request,
+    /// Of a read or write, `request.len` bytes.
+    buffer: Option<Buffer>,
     /// Bytes moved so far.
     done: u32,
 }
@@ -25,50 +29,45 @@ struct Slot {
 pub struct Engine {
     /// One request per tag at most.
     slots: Vec<Option<Slot>>,
-    /// Operations in the ring that may touch `buffers`.
-    in_flight: u32,
-    /// `max_io` bytes per tag. `None` only while being dropped.
-    buffers: Option<Mapping>,
+    /// Dropped by hand: the kernel may still use it.
+    pool: ManuallyDrop<Pool>,
     slow: SlowLane,
+    device: UserCopy,
     shared: Shared,
 }
 
 impl Engine {
-    pub fn new(channel: &mut Channel, shared: &Shared) -> io::Result<Self> {
-        let len = usize::from(shared.depth) * shared.geometry.max_io as usize;
-        let mut engine = Self {
+    pub fn new(channel: &mut Channel, shared: &Shared, queue: u16) -> io::Result<Self> {
+        let mut slow = SlowLane::new(shared)?;
+        slow.watch(channel)?;
+        Ok(Self {
             slots: (0..shared.depth).map(|_| None).collect(),
-            in_flight: 0,
-            buffers: Some(Mapping::anonymous(len)?),
-            slow: SlowLane::new(shared)?,
+            pool: ManuallyDrop::new(Pool::new(shared.depth, shared.geometry.max_io as usize)?),
+            slow,
+            device: UserCopy { device: shared.device, queue },
             shared: shared.clone(),
-        };
-        engine.slow.watch(channel)?;
-        channel.fetch_all(|tag| engine.buffer(tag))?;
-        Ok(engine)
+        })
     }
 
     /// Begin a request.
     pub fn start(&mut self, channel: &mut Channel, held: Held, request: Request) -> io::Result<()> {
+        let mut slot = Slot { held, request, buffer: None, done: 0 };
         match request.op {
-            Op::Read | Op::Write { .. } | Op::Flush => self.submit(channel, Slot { held, request, done: 0 }),
+            Op::Read | Op::Write { .. } => match self.fill(&mut slot) {
+                Ok(()) => self.submit(channel, slot),
+                Err(e) => self.finish(channel, slot, Err(e)),
+            },
+            Op::Flush => self.submit(channel, slot),
             Op::Discard | Op::WriteZeroes { .. } => {
-                self.slow.start(held.tag(), request);
-                self.put(Slot { held, request, done: 0 });
+                self.slow.start(slot.held.tag(), request);
+                self.put(slot);
                 Ok(())
             }
         }
     }
 
-    /// Complete a request that is not valid.
-    pub fn refuse(&mut self, channel: &mut Channel, held: Held, errno: Errno) -> io::Result<()> {
-        let data = self.buffer(held.tag());
-        channel.commit(held, -(errno as i32), data)
-    }
-
     /// An operation in the ring ended with `result`: bytes moved or a negative errno.
     pub fn progress(&mut self, channel: &mut Channel, tag: u16, result: i32) -> io::Result<()> {
-        self.in_flight -= 1;
         let Some(mut slot) = self.take(tag) else { return Ok(()) };
         let moves_bytes = slot.request.op != Op::Flush;
         match u32::try_from(result) {
@@ -93,11 +92,22 @@ impl Engine {
         for (tag, result) in self.slow.finished() {
             if let Some(slot) = self.take(tag) {
                 // It told the tap itself.
-                let (code, data) = (outcome(&slot.request, &result), self.buffer(tag));
-                channel.commit(slot.held, code, data)?;
+                channel.commit(slot.held, outcome(&slot.request, &result))?;
             }
         }
         self.slow.watch(channel)
+    }
+
+    /// Give a read or write its buffer, with the bytes that the guest writes.
+    fn fill(&mut self, slot: &mut Slot) -> io::Result<()> {
+        let buffer = self.pool.take().ok_or(Errno::ENOMEM)?;
+        let start = buffer.start();
+        slot.buffer = Some(buffer);
+        if let Op::Write { .. } = slot.request.op {
+            // SAFETY: `len <= max_io` bytes of a buffer that nobody else uses.
+            unsafe { self.device.take(&slot.held, start, slot.request.bytes()) }?;
+        }
+        Ok(())
     }
 
     /// Put the rest of a read or write, or a flush, into the ring.
@@ -106,7 +116,7 @@ impl Engine {
         let at = offset + u64::from(slot.done);
         // At most `max_io`, which is a u32.
         let left = u32::try_from(len).unwrap_or(slot.done).saturating_sub(slot.done);
-        let bytes = self.bytes(slot.held.tag()).wrapping_add(slot.done as usize);
+        let bytes = slot.buffer.as_ref().map_or(std::ptr::null_mut(), Buffer::start).wrapping_add(slot.done as usize);
         let entry = match op {
             Op::Read => opcode::Read::new(BACKING, bytes, left).offset(at).build(),
             Op::Write { fua } => {
@@ -115,40 +125,42 @@ impl Engine {
             }
             _ => opcode::Fsync::new(BACKING).flags(types::FsyncFlags::DATASYNC).build(),
         };
-        // SAFETY: `done + left <= max_io` bytes of the tag's own buffer, which nobody else uses
-        // until this tag's `Event::Io`, and which `drop` leaks if that has not come.
+        // SAFETY: `done + left <= max_io` bytes of the request's own buffer, which goes back to the
+        // pool after this tag's `Event::Io`; the pool is leaked if that has not come.
         unsafe { channel.submit(&slot.held, entry) }?;
-        self.in_flight += 1;
         self.put(slot);
         Ok(())
     }
 
-    /// Tell the tap, then the guest.
+    /// Hand over what was read, or tell the tap what was written; then tell the guest.
     fn finish(&mut self, channel: &mut Channel, slot: Slot, result: io::Result<()>) -> io::Result<()> {
-        let Slot { held, request, .. } = slot;
-        match (&result, request.op) {
-            (Ok(()), Op::Write { .. }) => {
-                let len = usize::try_from(request.len).unwrap_or(0);
-                // SAFETY: the request's `len <= max_io` bytes of the tag's buffer: no operation on
-                // it is in flight, and the kernel leaves it alone until the commit below.
-                let data = unsafe { std::slice::from_raw_parts(self.bytes(held.tag()), len) };
-                self.shared.tap.write(request.offset, request.len, Some(data));
-            }
-            (Ok(()), Op::Flush) => self.shared.tap.flush(),
-            (Ok(()), _) => {}
-            (Err(e), op) => tracing::warn!(?op, offset = request.offset, len = request.len, "image: {e}"),
+        let Slot { held, request, buffer, .. } = slot;
+        let result = result.and_then(|()| self.deliver(&held, &request, buffer.as_ref()));
+        warn(&request, &result);
+        if let Some(buffer) = buffer {
+            self.pool.give_back(buffer);
         }
-        let data = self.buffer(held.tag());
-        channel.commit(held, outcome(&request, &result), data)
+        channel.commit(held, outcome(&request, &result))
     }
 
-    fn bytes(&self, tag: u16) -> *mut u8 {
-        let start = self.buffers.as_ref().map_or(std::ptr::null_mut(), Mapping::start);
-        start.wrapping_add(usize::from(tag) * self.shared.geometry.max_io as usize)
-    }
-
-    fn buffer(&self, tag: u16) -> Data {
-        Data::Buffer(self.bytes(tag))
+    fn deliver(&self, held: &Held, request: &Request, buffer: Option<&Buffer>) -> io::Result<()> {
+        match (request.op, buffer) {
+            (Op::Read, Some(buffer)) => {
+                // SAFETY: the buffer holds `len` bytes, and nothing is in flight.
+                unsafe { self.device.give(held, buffer.start(), request.bytes()) }
+            }
+            (Op::Write { .. }, Some(buffer)) => {
+                // SAFETY: as above; they were all filled by `fill`, and nobody changes them now.
+                let data = unsafe { std::slice::from_raw_parts(buffer.start(), request.bytes()) };
+                self.shared.tap.write(request.offset, request.len, Some(data));
+                Ok(())
+            }
+            (Op::Flush, _) => {
+                self.shared.tap.flush();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn put(&mut self, slot: Slot) {
@@ -165,9 +177,10 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.in_flight > 0 {
-            // The kernel may still write there: better lost than given to somebody else.
-            std::mem::forget(self.buffers.take());
+        // With a buffer out, the kernel may still write to it: better lost than somebody else's.
+        if self.pool.is_at_rest() {
+            // SAFETY: dropped here only, and not used again.
+            unsafe { ManuallyDrop::drop(&mut self.pool) };
         }
     }
 }

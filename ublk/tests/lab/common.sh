@@ -27,7 +27,7 @@ stop() {
 }
 
 # counter NAME: what the tap counted, after stop.
-counter() { sed -n "s/.* $1: \([0-9]*\).*/\1/p" $log; }
+counter() { sed -n "s/.*\b$1: \([0-9]*\).*/\1/p" $log; }
 
 # same IMAGE: the image holds what the guest reads.
 same() {
