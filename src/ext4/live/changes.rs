@@ -133,7 +133,8 @@ impl Changes<'_> {
 
     /// Writes, truncations and attributes, by rising inode number.
     fn content_events(&mut self, created: &BTreeSet<InodeNo>, events: &mut Vec<Event>) {
-        let all: BTreeSet<u32> = self.delta.inodes.keys().chain(self.in_place.keys()).copied().collect();
+        let mut all: BTreeSet<u32> = self.delta.inodes.keys().chain(self.in_place.keys()).copied().collect();
+        all.extend(created.iter().map(|i| names::on_disk(*i)));
         for ino in all {
             let number = InodeNo(ino.into());
             let Some(inode) = self.state.inodes.get(&ino).cloned() else { continue };
