@@ -8,6 +8,7 @@ mod support;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags, fallocate,
@@ -225,6 +226,8 @@ fn names_that_change_hands() {
         |d| {
             write(&d.join("b.tmp"), 4096);
             open(&d.join("b.tmp")).sync_all().unwrap();
+            // The kernel's clock for files ticks every few milliseconds: within a tick no time changes.
+            std::thread::sleep(Duration::from_millis(30));
             rename(d, "b.tmp", "b");
         },
         &[
