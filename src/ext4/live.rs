@@ -430,6 +430,21 @@ impl Live {
         }
     }
 
+    /// Blocks that were no metadata when the tap looked, and are by now: their bytes did not come
+    /// with the write, but the image has them.
+    fn catch_up(&mut self, w: &VolumeWrite<'_>, out: &mut Vec<Event>) {
+        let bs = self.block_size();
+        let came = |at: u64| w.pieces.iter().any(|(p, bytes)| (*p..p + bytes.len() as u64).contains(&at));
+        let mut blocks = self.state().metadata_in(w.range.start / bs..w.range.end.div_ceil(bs));
+        blocks.retain(|b| !came(self.bytes_of(*b).start.max(w.range.start)));
+        for block in blocks {
+            self.fresh.remove(self.bytes_of(block));
+            if let Some(bytes) = self.whole_block(block, 0, &[]) {
+                self.block_written(block, bytes, w.time, out);
+            }
+        }
+    }
+
     fn superblock_written(&mut self, block: &[u8], time: Timestamp, out: &mut Vec<Event>) {
         self.superblock_changed(block, Cause { time, txn: None, origin: Origin::Direct }, out);
     }
@@ -534,6 +549,9 @@ impl crate::volume::Volume for Live {
                     self.block_written(block, bytes, w.time, out);
                 }
             }
+        }
+        if !self.follows_journal() {
+            self.catch_up(&w, out);
         }
     }
 
