@@ -9,23 +9,26 @@
 //! | `partition` | each | pte_num, partition_type or partition_type_guid, first_sector_lba, final_sector_lba |
 //! | `fs` | each readable | pte_num, fs, mount_point, num_block_groups, num_files, superblock_sector, superblock_offset, block_size, blocks_per_group, inodes_per_group, inode_size; uuid, label, sector64 |
 //! | `bgd` | each group | sector, offset, block_bitmap_sector_start, inode_bitmap_sector_start, inode_table_sector_start |
-//! | `file` | each name | inode_sector, inode_offset, inode_num, path, is_dir, size, mode, link_count, uid, gid, atime, mtime, ctime, link_name, sectors, extents, files; see [`ext`] |
+//! | `file` | each name | inode_sector, inode_offset, inode_num, path, is_dir, size, mode, link_count, uid, gid, atime, mtime, ctime, link_name, sectors, extents, files; see `index/ext.rs` |
 //! | `metadata_filter` | last | bitarray: one bit per 4 KiB of the disk |
 //!
 //! Sectors are of 512 bytes and count from the disk's start, whatever the table counts by, but for
 //! `*_sector_lba`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::image::Disk;
 use crate::open::{Area, Survey};
 use crate::partition::{Partition, PartitionType, Scheme};
 
+mod behind;
 mod doc;
 mod ext;
+mod fields;
 mod filter;
+mod inodes;
 
 use doc::Doc;
 use filter::Filter;
@@ -33,7 +36,6 @@ use filter::Filter;
 /// Version of our extra fields.
 const VERSION: i32 = 2;
 const SECTOR: u64 = 512;
-const BUFFER: usize = 1 << 20;
 
 /// What was indexed.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -53,10 +55,7 @@ pub struct Counts {
 pub fn write(disk: &Disk, survey: &Survey, sequence: u64, path: &Path) -> io::Result<Counts> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Into::into);
     let file = tempfile::Builder::new().prefix(".gammaray-index-").tempfile_in(&folder)?;
-    let mut out = BufWriter::with_capacity(BUFFER, file);
-    let counts = write_documents(disk, survey, sequence, &mut out)?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.as_file().sync_all()?;
+    let counts = behind::write(file.as_file(), |out| write_documents(disk, survey, sequence, out))?;
     share(file.as_file())?;
     file.persist(path).map_err(|e| e.error)?;
     File::open(&folder)?.sync_all()?;
@@ -97,7 +96,6 @@ fn write_documents(disk: &Disk, survey: &Survey, sequence: u64, out: &mut impl W
         }
     }
     filter.into_doc().write(out)?;
-    out.flush()?;
     Ok(counts)
 }
 

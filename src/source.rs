@@ -4,6 +4,7 @@ pub mod file;
 pub mod log_writes;
 pub mod qemu_trace;
 pub mod recording;
+pub mod stream;
 
 #[cfg(test)]
 mod recording_tests;

@@ -13,7 +13,7 @@ mod support;
 use std::time::Instant;
 
 use support::content::Content;
-use support::disk::{Loop, Mount, fsck, kernel_listing, make};
+use support::disk::{Loop, Mount, fsck, kernel_listing, make, scratch};
 use support::model::Model;
 use support::record::{Listing, parse_listing};
 use support::workload::Workload;
@@ -113,7 +113,7 @@ fn contents_are_like_a_plain_vector() {
 
 /// The workload runs, leaves a clean file system, and is the same for the same seed.
 fn workload_on(mkfs: &str, seed: u64) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let image = dir.path().join("disk.raw");
     make(&image, 128 << 20, mkfs);
     let device = Loop::attach(&image);

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, XattrFlags, fallocate, lsetxattr};
 use support::daemon;
 use support::diff::{must_equal, report};
-use support::disk::{Loop, Mount, copy, format, kernel_listing, make};
+use support::disk::{Loop, Mount, copy, format, kernel_listing, make, scratch};
 use support::workload::Workload;
 use tempfile::TempDir;
 
@@ -34,7 +34,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(mkfs: &str) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch();
         let image = scratch.path().join("disk.raw");
         make(&image, SIZE, mkfs);
         Self { scratch, image }
@@ -274,7 +274,7 @@ fn symlinks_around_the_length_that_fits_an_inode() {
 #[test]
 fn gpt_with_two_partitions() {
     need!(root, loop, "sfdisk");
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch();
     let image = scratch.path().join("disk.raw");
     File::create(&image).unwrap().set_len(200 << 20).unwrap();
     let script = "label: gpt\nstart=2048, size=163840\nstart=180224, size=204800\n";

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use support::daemon::{self, Attach};
 use support::diff::must_equal;
-use support::disk::{Loop, Mount, copy, format, kernel_listing, kernel_listing_at, make, run};
+use support::disk::{Loop, Mount, copy, format, kernel_listing, kernel_listing_at, make, run, scratch};
 use support::events::Events;
 use support::model::Model;
 use support::oracle;
@@ -26,7 +26,7 @@ const SIZE: u64 = 128 << 20;
 #[test]
 fn tail_follows_a_log_of_the_guest() {
     need!(root, fuse, loop, "tail");
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch();
     let image = scratch.path().join("disk.raw");
     make(&image, SIZE, "ext4");
     let attach = Attach::start(&image, scratch.path(), true, &[]);
@@ -76,7 +76,7 @@ fn words(options: &[String; 4]) -> [&str; 4] {
 #[test]
 fn two_partitions() {
     need!(root, fuse, loop, "sfdisk");
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch();
     let path = |name: &str| scratch.path().join(name);
     let image = path("disk.raw");
     File::create(&image).unwrap().set_len(200 << 20).unwrap();
@@ -121,7 +121,7 @@ fn two_partitions() {
 fn recovery_after_a_crash_is_no_news() {
     need!(root, fuse, loop);
     for mkfs in ["ext4 -b 4096", "ext4 -b 1024 -J size=1"] {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch();
         let (image, crashed) = (scratch.path().join("disk.raw"), scratch.path().join("crashed.raw"));
         make(&image, SIZE, mkfs);
         let device = Loop::attach(&image);
@@ -166,7 +166,7 @@ fn new_dir(root: &Path) -> std::path::PathBuf {
 #[test]
 fn formats_come_and_go() {
     need!(root, fuse, loop);
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch();
     let image = scratch.path().join("disk.raw");
     File::create(&image).unwrap().set_len(SIZE).unwrap();
     let attach = Attach::start(&image, scratch.path(), true, &[]);

@@ -9,8 +9,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use support::daemon::{gammaray, listing};
-use support::diff::must_equal;
-use support::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make};
+use support::diff::{all_of, report};
+use support::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make, scratch};
+use support::live::number;
 use support::logwrites::{write_log, write_trace};
 use support::model::Model;
 use support::record::{Listing, parse_listing};
@@ -30,22 +31,23 @@ struct Recording {
 impl Recording {
     /// Let a workload run; the disk before has some files already.
     fn make(mkfs: &str, options: &str, seed: u64) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch();
         let path = |name: &str| scratch.path().join(name);
         let (before, after) = (path("before.raw"), path("after.raw"));
         make(&after, 128 << 20, mkfs);
         let mut workload = Workload::new(&path("guest"), seed);
-        work(&after, &path("guest"), options, &mut workload, 500);
+        let operations = number("GAMMARAY_OPERATIONS", 2500);
+        work(&after, &path("guest"), options, &mut workload, operations / 5);
         copy(&after, &before);
         let recorder = Recorder::start(&after, &path("recorder"));
-        work(&recorder.disk, &path("guest"), options, &mut workload, 2500);
+        work(&recorder.disk, &path("guest"), options, &mut workload, operations);
         let accesses = recorder.finish();
         fsck(&after).unwrap();
         Self { scratch, before, after, accesses }
     }
 
-    /// Replay what a log holds: the final tree, after the events were found to lead to it.
-    fn replay(&self, form: &str, log: &Path) -> Listing {
+    /// Replay what a log holds: the final tree is what the kernel finds, and the events lead to it.
+    fn replay(&self, form: &str, log: &Path, expected: &Listing, in_flight: bool) -> Result<(), String> {
         let (events, tree) = (self.scratch.path().join("events.jsonl"), self.scratch.path().join("tree.jsonl"));
         let changed = || std::fs::metadata(&self.before).unwrap().modified().unwrap();
         let first_change = changed();
@@ -54,24 +56,44 @@ impl Recording {
         let payload = ["--payload".as_ref(), "disk".as_ref()];
         gammaray(words.iter().chain(&outputs).chain(&payload));
         assert_eq!(changed(), first_change, "replay changed the image");
-        let last = parse_listing(&std::fs::read_to_string(&tree).unwrap()).unwrap();
-        let mut model = Model::new(&listing(&self.before)).unwrap();
-        model.apply_all(&std::fs::read_to_string(&events).unwrap()).unwrap_or_else(|e| panic!("{e}"));
-        must_equal("the replayed events", &last, &model.listing());
-        last
+        let last = parse_listing(&std::fs::read_to_string(&tree).unwrap())?;
+        let mut model = Model::new(&listing(&self.before))?;
+        let replayed = model.apply_all(&std::fs::read_to_string(&events).unwrap());
+        // Bytes that were written in place are on the disk before the commit that tells of them.
+        let told = |mut l: Listing| {
+            l.values_mut().filter(|_| in_flight).for_each(|r| r.sha256 = None);
+            l
+        };
+        all_of([
+            report("the final tree", expected, &last),
+            replayed.and_then(|()| report("the replayed events", expected, &told(model.listing()))),
+        ])
+        .map_err(|e| format!("{e}\nsee {}", self.keep(log).display()))
+    }
+
+    /// Save what shows the failure again.
+    fn keep(&self, log: &Path) -> PathBuf {
+        let thread = std::thread::current();
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(thread.name().unwrap_or("replay"));
+        std::fs::create_dir_all(&kept).unwrap();
+        copy(&self.before, &kept.join("before.raw"));
+        copy(log, &kept.join("log"));
+        copy(&self.scratch.path().join("events.jsonl"), &kept.join("events.jsonl"));
+        kept
     }
 
     /// Stop after `count` accesses, as a crash would; the kernel recovers the disk.
-    fn check_crash(&self, count: usize) {
+    fn check_crash(&self, count: usize) -> Result<(), String> {
         let path = |name: &str| self.scratch.path().join(name);
         write_log(&path("log"), &self.accesses[..count]);
-        let found = self.replay("--log-writes", &path("log"));
         copy(&self.before, &path("crashed.raw"));
         let disk = File::options().write(true).open(path("crashed.raw")).unwrap();
         self.accesses[..count].iter().for_each(|a| a.apply(&disk));
         drop(disk);
         let expected = kernel_listing_at(&path("crashed.raw"), self.scratch.path(), &[]);
-        must_equal(&format!("after {count} of {} accesses", self.accesses.len()), &expected, &found);
+        let all = self.accesses.len();
+        self.replay("--log-writes", &path("log"), &expected, true)
+            .map_err(|e| format!("after {count} of {all} accesses: {e}"))
     }
 }
 
@@ -91,8 +113,8 @@ fn to_the_end(mkfs: &str, options: &str, seed: u64, form: &str) {
     } else {
         write_trace(&log, &recording.accesses)
     }
-    let found = recording.replay(form, &log);
-    must_equal("the final tree", &kernel_listing(&recording.after, recording.scratch.path()), &found);
+    let expected = kernel_listing(&recording.after, recording.scratch.path());
+    recording.replay(form, &log, &expected, false).unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]
@@ -130,9 +152,9 @@ fn crashes(mkfs: &str, options: &str, seed: u64) {
     let recording = Recording::make(mkfs, options, seed);
     let mut rng = Rng::new(seed);
     let points = if std::env::var_os("GAMMARAY_LONG").is_some() { 200 } else { 12 };
-    for _ in 0..points {
-        recording.check_crash(rng.below(recording.accesses.len() as u64) as usize);
-    }
+    let count = |rng: &mut Rng| rng.below(recording.accesses.len() as u64) as usize;
+    let errors: Vec<String> = (0..points).filter_map(|_| recording.check_crash(count(&mut rng)).err()).collect();
+    assert!(errors.is_empty(), "{} of {points} fail:\n{}", errors.len(), errors.join("\n"));
 }
 
 #[test]

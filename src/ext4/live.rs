@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use self::changes::{Cause, Changes};
-use self::delta::{Changed, Delta, Differ};
+use self::delta::{Changed, Delta, Differ, Unresolved};
 use self::follow::{Followed, Follower};
 use self::names::Held;
 use self::state::State;
@@ -76,7 +76,7 @@ pub struct Live {
     /// Transactions since the start, so that their ids can be compared past 2^32.
     commits: u64,
     tids: HashMap<u32, u64>,
-    unresolved: BTreeSet<u32>,
+    unresolved: Unresolved,
     held: Held,
     health: Health,
     mounted: bool,
@@ -109,7 +109,7 @@ impl Live {
             covers,
             commits: 0,
             tids: HashMap::new(),
-            unresolved: BTreeSet::new(),
+            unresolved: Unresolved::new(),
             held: Held::default(),
             health: Health::Good,
             mounted,
@@ -314,14 +314,14 @@ impl Live {
         let state = self.state.clone();
         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
         let written = [&self.unowned, &self.fresh];
-        let differ = Differ::new(&mut state, &self.volume, changed, written, &mut self.unresolved);
+        let differ = Differ::new(&mut state, &self.volume, changed, written, &mut self.unresolved, cause.time);
         let delta = differ.run();
         self.say(&mut state, delta, cause, out);
     }
 
     fn say(&mut self, state: &mut State, delta: Delta, cause: Cause, out: &mut Vec<Event>) {
         self.update_interest(state, &delta);
-        self.forget_freed(&delta, cause.origin);
+        self.forget_freed(state, &delta, cause.origin);
         for e in &delta.errors {
             tracing::warn!("{e}");
         }
@@ -382,17 +382,25 @@ impl Live {
     }
 
     /// Blocks that a file gives up: what was written there was its own. Without a journal the next
-    /// owner may have written already, before the news that it is the owner.
-    fn forget_freed(&mut self, delta: &Delta, origin: Origin) {
+    /// owner may have written already, before the news that it is the owner. Blocks that a file
+    /// takes are no longer unowned.
+    fn forget_freed(&mut self, state: &State, delta: &Delta, origin: Origin) {
         let bs = self.block_size();
-        for t in delta.inodes.values().filter(|t| t.old_map != t.new_map) {
-            for r in t.old_map.runs.iter().filter(|r| t.new_map.cuts(r).all(|c| c.physical != r.physical)) {
-                let bytes = r.physical.saturating_mul(bs)..(r.physical + r.len).saturating_mul(bs);
-                self.told.remove(bytes.clone());
-                if origin == Origin::Journal {
-                    self.unowned.remove(bytes);
+        let bytes = |start: u64, len: u64| start.saturating_mul(bs)..(start + len).saturating_mul(bs);
+        for (ino, t) in delta.inodes.iter().filter(|(_, t)| t.old_map != t.new_map) {
+            for r in &t.old_map.runs {
+                let mut freed = RangeSet::default();
+                freed.insert(bytes(r.physical, r.len));
+                let kept = state.owners.data_in(r.physical..r.physical + r.len).filter(|o| o.ino == *ino);
+                kept.for_each(|o| freed.remove(bytes(o.physical, o.len)));
+                for f in freed.iter() {
+                    self.told.remove(f.clone());
+                    if origin == Origin::Journal {
+                        self.unowned.remove(f);
+                    }
                 }
             }
+            t.new_map.runs.iter().for_each(|r| self.unowned.remove(bytes(r.physical, r.len)));
         }
     }
 

@@ -13,21 +13,24 @@ const INT32: u8 = 0x10;
 const INT64: u8 = 0x12;
 
 /// A document that is being written.
+#[derive(Default)]
 pub struct Doc {
     bytes: Vec<u8>,
 }
 
 impl Doc {
-    /// An empty array or document.
-    fn empty() -> Self {
-        Self { bytes: vec![0; 4] }
-    }
-
     /// A document of this type.
     pub fn new(kind: &str) -> Self {
-        let mut doc = Self::empty();
-        doc.str("type", kind);
+        let mut doc = Self { bytes: Vec::new() };
+        doc.start(kind);
         doc
+    }
+
+    /// Forget all fields and start a document of this type, in the same memory.
+    pub fn start(&mut self, kind: &str) -> &mut Self {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.str("type", kind)
     }
 
     fn key(&mut self, kind: u8, key: &str) {
@@ -112,8 +115,8 @@ impl Doc {
         }
     }
 
-    /// Write it. A document of 2 GiB or more is refused.
-    pub fn write(mut self, out: &mut impl Write) -> io::Result<()> {
+    /// End it and write it. A document of 2 GiB or more is refused.
+    pub fn write(&mut self, out: &mut impl Write) -> io::Result<()> {
         self.close(0);
         if i32::try_from(self.bytes.len()).is_err() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an index document of 2 GiB or more"));

@@ -7,7 +7,7 @@ use std::ops::Range;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::recording::{Replay, Stream, StreamError};
+use super::stream::{Replay, Stream, StreamError};
 use crate::image::ReadAt;
 use crate::write::{Write, WriteOp};
 

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::recording::{Replay, Stream, StreamError};
+use super::stream::{Replay, Stream, StreamError};
 use crate::image::ReadAt;
 use crate::write::Write;
 

@@ -1,6 +1,7 @@
-//! A recorded stream of writes: a file that can be sought, or a pipe that cannot. What comes from
-//! a pipe is copied to a nameless temporary file, so that in both cases the bytes at position N of
-//! the stream can be read later at byte N of [`Recording::store`].
+//! A recorded stream of writes: a file that can be sought, or a pipe that cannot. The bytes of a
+//! file are read again where they are when they are needed. Those of a pipe are kept in a nameless
+//! sparse file, each at its place on the disk: it never grows beyond the disk's size, however long
+//! the stream runs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,75 +9,22 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
+use super::stream::StreamError;
 use crate::interest::Interest;
 use crate::overlay::Overlay;
 use crate::units::Timestamp;
-use crate::write::{Write, WriteOp};
+use crate::write::WriteOp;
 
-/// A longer write is handed on in parts of this length, so that memory stays bounded.
-pub const CHUNK: u64 = 1 << 20;
 const MAX_READ: usize = 256 << 10;
 /// After a jump probably only a header is wanted.
 const MIN_READ: usize = 4 << 10;
 const PIPE_SIZE: i32 = 1 << 20;
 
-/// Why a recorded stream ends before its time. Everything before was delivered.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    /// It ends within a record.
-    #[error("it is cut: the record at byte {at} lacks {missing} of its {length} bytes")]
-    Cut {
-        /// Where the record starts in the stream, in bytes.
-        at: u64,
-        /// Bytes that are missing.
-        missing: u64,
-        /// Bytes that the record should have, header included.
-        length: u64,
-    },
-    /// Text stands where a record should start.
-    #[error("text instead of a record at byte {at}: {text:?}")]
-    Text {
-        /// Where, in bytes of the stream.
-        at: u64,
-        /// The text's beginning.
-        text: String,
-    },
-    /// A header that makes no sense.
-    #[error("no plausible record at byte {at}: {why}")]
-    Implausible {
-        /// Where, in bytes of the stream.
-        at: u64,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A write past the disk's end.
-    #[error("the record at byte {at} writes up to byte {end} of a disk that has {size}")]
-    PastEnd {
-        /// Where, in bytes of the stream.
-        at: u64,
-        /// Where the write ends on the disk, in bytes.
-        end: u64,
-        /// Size of the disk in bytes.
-        size: u64,
-    },
-    /// The host cannot read the stream, or cannot keep a copy of it.
-    #[error("{what} at byte {at}: {source}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// Where, in bytes of the stream.
-        at: u64,
-        /// The host's error.
-        source: io::Error,
-    },
-}
-
-/// The stream, its position, and the disk that it changes.
+/// The stream and its position.
 pub struct Recording {
     from: From,
     store: File,
@@ -84,10 +32,15 @@ pub struct Recording {
     buf: Vec<u8>,
     used: usize,
     at: u64,
+    /// One part of a write that comes from a pipe.
+    part: Vec<u8>,
     /// How much to read ahead.
     ahead: usize,
     time: Option<Timestamp>,
 }
+
+/// Wanted bytes of a write: disk offset and bytes, rising.
+type Pieces = Vec<(u64, Box<[u8]>)>;
 
 enum From {
     /// Its length.
@@ -132,7 +85,7 @@ impl Recording {
     }
 
     fn new(from: From, store: File) -> Self {
-        Self { from, store, buf: Vec::new(), used: 0, at: 0, ahead: MIN_READ, time: None }
+        Self { from, store, buf: Vec::new(), used: 0, at: 0, part: Vec::new(), ahead: MIN_READ, time: None }
     }
 
     /// Where the bytes of the stream can be read later.
@@ -189,8 +142,8 @@ impl Recording {
         Ok(done)
     }
 
-    /// Take the next `range.end - range.start` bytes as what was written there on the disk.
-    /// Keeps the wanted ones for the engine and tells `disk` where the others are.
+    /// Take the next `range.end - range.start` bytes (at most [`CHUNK`](super::stream::CHUNK)) as what was written there
+    /// on the disk. Keeps the wanted ones for the engine and tells `disk` where all of them are.
     ///
     /// `Ok(Err(n))` if the stream ends after `n` of them: then the disk has not changed.
     pub fn data(
@@ -199,6 +152,19 @@ impl Recording {
         wanted: &Interest,
         disk: &Overlay,
     ) -> Result<Result<WriteOp, u64>, StreamError> {
+        let pieces = match self.from {
+            From::File(_) => self.data_of_file(&range, wanted, disk)?,
+            From::Pipe(_) => self.data_of_pipe(&range, wanted, disk)?,
+        };
+        Ok(pieces.map(|pieces| WriteOp::Data { offset: range.start, len: range.end - range.start, pieces }))
+    }
+
+    fn data_of_file(
+        &mut self,
+        range: &Range<u64>,
+        wanted: &Interest,
+        disk: &Overlay,
+    ) -> Result<Result<Pieces, u64>, StreamError> {
         let start = self.at;
         let mut pieces = Vec::new();
         for part in wanted.wanted(range.clone()) {
@@ -210,32 +176,60 @@ impl Recording {
             }
             pieces.push((part.start, bytes.into_boxed_slice()));
         }
-        let len = range.end - range.start;
-        let rest = len - (self.at - start);
+        let rest = range.end - range.start - (self.at - start);
         if self.skip(rest)? < rest {
             return Ok(Err(self.at - start));
         }
         disk.put(range.clone(), start);
-        Ok(Ok(WriteOp::Data { offset: range.start, len, pieces }))
+        Ok(Ok(pieces))
     }
 
+    fn data_of_pipe(
+        &mut self,
+        range: &Range<u64>,
+        wanted: &Interest,
+        disk: &Overlay,
+    ) -> Result<Result<Pieces, u64>, StreamError> {
+        let at = self.at;
+        let mut part = std::mem::take(&mut self.part);
+        part.resize(usize::try_from(range.end - range.start).unwrap_or(0), 0);
+        let got = self.read(&mut part)?;
+        if got < part.len() {
+            return Ok(Err(got as u64));
+        }
+        let kept = self.store.write_all_at(&part, range.start);
+        kept.map_err(|source| StreamError::Io { what: "cannot keep a temporary copy", at, source })?;
+        disk.put(range.clone(), range.start);
+        let within = |at: u64| usize::try_from(at - range.start).unwrap_or(usize::MAX);
+        let piece = |r: Range<u64>| (r.start, part.get(within(r.start)..within(r.end)).unwrap_or_default().into());
+        let pieces = wanted.wanted(range.clone()).map(piece).collect();
+        self.part = part;
+        Ok(Ok(pieces))
+    }
+
+    /// Fill `to`; returns how many bytes there were: fewer only at the end.
     fn read(&mut self, to: &mut [u8]) -> Result<usize, StreamError> {
         let mut done = 0;
         while let Some(rest) = to.get_mut(done..)
             && !rest.is_empty()
         {
             let from = self.buf.get(self.used..).unwrap_or_default();
-            if from.is_empty() {
-                if !self.fill()? {
-                    break;
-                }
-                continue;
-            }
             let len = from.len().min(rest.len());
             if let (Some(a), Some(b)) = (rest.get_mut(..len), from.get(..len)) {
                 a.copy_from_slice(b);
             }
-            done += self.take(len);
+            done += match len {
+                0 if rest.len() >= MAX_READ => match self.read_once(rest)? {
+                    0 => break,
+                    len => {
+                        self.at += len as u64;
+                        len
+                    }
+                },
+                0 if self.fill()? => 0,
+                0 => break,
+                len => self.take(len),
+            };
         }
         Ok(done)
     }
@@ -250,34 +244,29 @@ impl Recording {
 
     /// Fill the empty buffer; `false` at the end of the stream.
     fn fill(&mut self) -> Result<bool, StreamError> {
+        let mut buf = std::mem::take(&mut self.buf);
         self.used = 0;
-        self.buf.resize(self.ahead, 0);
+        buf.resize(self.ahead, 0);
         self.ahead = (self.ahead * 2).min(MAX_READ);
+        let len = self.read_once(&mut buf)?;
+        buf.truncate(len);
+        self.buf = buf;
+        Ok(len > 0)
+    }
+
+    /// One read at the current position, past the buffer. 0 at the end of the stream.
+    fn read_once(&mut self, to: &mut [u8]) -> Result<usize, StreamError> {
         let at = self.at;
-        let (buf, store) = (&mut self.buf, &self.store);
-        let read = loop {
+        loop {
             let read = match &mut self.from {
-                From::File(_) => store.read_at(buf, at),
-                From::Pipe(pipe) => pipe.read(buf),
+                From::File(_) => self.store.read_at(to, at),
+                From::Pipe(pipe) => pipe.read(to),
             };
             match read {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
+                read => return read.map_err(|source| StreamError::Io { what: "cannot read it", at, source }),
             }
-        };
-        let len = match read {
-            Ok(len) => len,
-            Err(source) => {
-                self.buf.clear();
-                return Err(StreamError::Io { what: "cannot read it", at, source });
-            }
-        };
-        self.buf.truncate(len);
-        if matches!(self.from, From::Pipe(_)) {
-            let copied = self.store.write_all_at(&self.buf, at);
-            copied.map_err(|source| StreamError::Io { what: "cannot keep a temporary copy", at, source })?;
         }
-        Ok(len > 0)
     }
 }
 
@@ -288,51 +277,4 @@ fn timestamp(t: std::time::SystemTime) -> Option<Timestamp> {
 
 fn stdin() -> io::Result<File> {
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
-}
-
-/// A reader of a recorded stream. After an error it has ended.
-pub trait Stream: Iterator<Item = Result<Write, StreamError>> {
-    /// What it reads from and changes.
-    fn replay(&self) -> &Replay;
-}
-
-/// What streams share: who wants what, the disk, and the count of writes.
-pub struct Replay {
-    /// The stream.
-    pub recording: Recording,
-    /// Whose bytes are wanted.
-    pub interest: Arc<Interest>,
-    /// The disk that is changed.
-    pub disk: Arc<Overlay>,
-    seq: u64,
-    /// Counts flushes.
-    pub epoch: u64,
-}
-
-impl Replay {
-    /// From the start of `recording`.
-    pub fn new(recording: Recording, interest: Arc<Interest>, disk: Arc<Overlay>) -> Self {
-        Self { recording, interest, disk, seq: 0, epoch: 0 }
-    }
-
-    /// Number and date an operation.
-    pub fn stamp(&mut self, op: WriteOp) -> Write {
-        self.seq += 1;
-        Write { seq: self.seq, epoch: self.epoch, time: self.recording.time(), op }
-    }
-
-    /// The next part of a write that the record at stream byte `at`, of `length` bytes, makes to
-    /// what is left of `range`; shortens `range`.
-    pub fn part(&mut self, range: &mut Range<u64>, at: u64, length: u64) -> Result<Write, StreamError> {
-        // Parts end on multiples of their length on the disk, so that no grain is split.
-        let end = (range.start / CHUNK + 1).saturating_mul(CHUNK).min(range.end);
-        let left = range.end - range.start;
-        match self.recording.data(range.start..end, &self.interest, &self.disk)? {
-            Ok(op) => {
-                range.start = end;
-                Ok(self.stamp(op))
-            }
-            Err(got) => Err(StreamError::Cut { at, missing: left - got, length }),
-        }
-    }
 }

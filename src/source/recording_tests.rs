@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::recording::{Recording, Replay};
+use super::recording::Recording;
+use super::stream::Replay;
 use crate::image::ReadAt;
 use crate::interest::Interest;
 use crate::overlay::Overlay;

@@ -28,6 +28,16 @@ pub fn all(out: &Output) -> String {
     [&out.stdout, &out.stderr].map(|s| String::from_utf8_lossy(s)).concat()
 }
 
+/// A folder for a test's files; with `GAMMARAY_KEEP` set it stays, to look for a cause.
+pub fn scratch() -> tempfile::TempDir {
+    let mut dir = tempfile::tempdir().unwrap();
+    if std::env::var_os("GAMMARAY_KEEP").is_some() {
+        dir.disable_cleanup(true);
+        eprintln!("kept: {}", dir.path().display());
+    }
+    dir
+}
+
 /// Make a sparse image of `size` bytes and a file system on it. `mkfs` is words: `ext4 -b 1024 …`.
 pub fn make(image: &Path, size: u64, mkfs: &str) {
     File::create(image).and_then(|f| f.set_len(size)).unwrap();
@@ -109,21 +119,32 @@ impl Mount {
 
     /// Unmount; panics when that fails.
     pub fn unmount(mut self) {
-        self.mounted = false;
-        // A child that another test is just starting may hold our descriptors until it executes.
-        for _ in 0..20 {
-            if output("umount", [&self.dir]).status.success() {
-                return;
+        let refused = self.try_unmount();
+        self.mounted = refused.is_some();
+        if let Some(why) = refused {
+            panic!("umount {}: {why}", self.dir.display());
+        }
+    }
+
+    /// A program that another test starts just now has our open files for a moment, until it
+    /// closes them: busy is not busy for good.
+    fn try_unmount(&self) -> Option<String> {
+        let mut why = None;
+        for _ in 0..50 {
+            let out = output("umount", [&self.dir]);
+            if out.status.success() {
+                return None;
             }
+            why = Some(all(&out));
             std::thread::sleep(Duration::from_millis(100));
         }
-        run("umount", [&self.dir]);
+        why
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.mounted && !output("umount", [&self.dir]).status.success() {
+        if self.mounted && self.try_unmount().is_some() {
             output("umount", [OsStr::new("-l"), self.dir.as_os_str()]);
         }
     }

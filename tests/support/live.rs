@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::daemon::{self, Attach, Via};
-use super::diff::{must_equal, report};
-use super::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make, same_bytes};
+use super::diff::{all_of, must_equal, report};
+use super::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make, same_bytes, scratch};
 use super::events::Events;
 use super::model::Model;
 use super::oracle;
@@ -33,7 +33,7 @@ pub fn run(setup: &Setup) {
 
 /// The same, however the guest reaches the disk.
 pub fn run_via(via: Via, setup: &Setup) {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch();
     let mut live = Live::start(via, setup, scratch.path());
     let result = live.rounds().and_then(|()| live.end());
     if let Err(error) = result {
@@ -100,10 +100,13 @@ impl Live {
         copy(&self.image, &copied);
         let at_rest = daemon::listing(&copied);
         let expected = kernel_listing_at(&copied, &self.scratch, &[]);
-        report("ls of the unclean disk", &expected, &at_rest)?;
-        self.compare(&expected, &events)?;
         let view = self.attach.as_ref().and_then(|a| a.view.as_ref()).expect("has a view until the end");
-        report("the live view", &expected, &oracle::walk(view))
+        // All of them, since what one knows and the other does not tells the cause.
+        all_of([
+            report("ls of the unclean disk", &expected, &at_rest),
+            report("the live view", &expected, &oracle::walk(view)),
+            self.compare(&expected, &events),
+        ])
     }
 
     fn compare(&mut self, expected: &Listing, events: &str) -> Result<(), String> {
@@ -129,8 +132,8 @@ impl Live {
         events += &self.events.read_new()?;
         fsck(&self.image)?;
         let expected = kernel_listing(&self.image, &self.scratch);
-        report("ls after the end", &expected, &daemon::listing(&self.image))?;
-        self.compare(&expected, &events)
+        let found = daemon::listing(&self.image);
+        all_of([report("ls after the end", &expected, &found), self.compare(&expected, &events)])
     }
 
     fn log(&self) -> String {
@@ -149,6 +152,6 @@ impl Live {
 }
 
 /// A number from the environment, to search for the cause of a failure with smaller runs.
-fn number(variable: &str, otherwise: usize) -> usize {
+pub fn number(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise)
 }

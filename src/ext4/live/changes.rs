@@ -133,7 +133,8 @@ impl Changes<'_> {
 
     /// Writes, truncations and attributes, by rising inode number.
     fn content_events(&mut self, created: &BTreeSet<InodeNo>, events: &mut Vec<Event>) {
-        let all: BTreeSet<u32> = self.delta.inodes.keys().chain(self.in_place.keys()).copied().collect();
+        let mut all: BTreeSet<u32> = self.delta.inodes.keys().chain(self.in_place.keys()).copied().collect();
+        all.extend(created.iter().map(|i| names::on_disk(*i)));
         for ino in all {
             let number = InodeNo(ino.into());
             let Some(inode) = self.state.inodes.get(&ino).cloned() else { continue };
@@ -165,14 +166,17 @@ impl Changes<'_> {
         let mut wrote = self.in_place.get(&ino).cloned().unwrap_or_default();
         let mut zeroed = RangeSet::default();
         let mut before = if fresh { inode.size } else { touched.map_or(inode.size, |t| t.size_before(inode)) };
-        if let Some(t) = touched {
-            super::content::remapped(t, fresh, bs, self.told, &mut wrote, &mut zeroed);
+        let map = self.state.mapping(ino, inode);
+        if fresh {
+            // Its inode may have been known before its name was: all of its content is news.
+            super::content::all(&map, bs, self.told, &mut wrote);
+        } else if let Some(t) = touched {
+            super::content::remapped(t, bs, self.told, &mut wrote, &mut zeroed);
         }
         wrote.remove(inode.size..u64::MAX);
         self.leave_to_truncate(ino, inode, before, &mut wrote);
         // The kernel marks new blocks as written in a later transaction than the one that allots
         // them; what was written is told once.
-        let map = self.state.mapping(ino, inode);
         super::content::on_unwritten(&map, bs, &wrote).into_iter().for_each(|r| self.told.insert(r));
         zeroed.remove(inode.size.min(before)..u64::MAX);
         wrote.iter().for_each(|r| zeroed.remove(r));

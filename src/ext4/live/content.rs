@@ -6,13 +6,21 @@ use super::delta::Touched;
 use crate::ext4::map::{Mapping, Run};
 use crate::ranges::RangeSet;
 
+/// All bytes of a file that lie in written blocks go to `wrote`.
+pub fn all(map: &Mapping, bs: u64, told: &mut RangeSet, wrote: &mut RangeSet) {
+    for r in map.runs.iter().filter(|r| !r.unwritten) {
+        told.remove(r.physical.saturating_mul(bs)..(r.physical + r.len).saturating_mul(bs));
+        wrote.insert(r.logical.saturating_mul(bs)..r.end().saturating_mul(bs));
+    }
+}
+
 /// Compare the maps of `t`, block size `bs`. Bytes that now lie in other blocks than before, or in
 /// blocks that have just become written, go to `wrote`, unless that was `told` before (as bytes of
 /// the volume); bytes that had blocks and now read as zeros go to `zeroed`. A file that is `fresh`
 /// had no content.
-pub fn remapped(t: &Touched, fresh: bool, bs: u64, told: &mut RangeSet, wrote: &mut RangeSet, zeroed: &mut RangeSet) {
+pub fn remapped(t: &Touched, bs: u64, told: &mut RangeSet, wrote: &mut RangeSet, zeroed: &mut RangeSet) {
     let none = Mapping::default();
-    let old = if fresh || t.is_replaced() { &none } else { &*t.old_map };
+    let old = if t.is_replaced() { &none } else { &*t.old_map };
     each_difference(&old.runs, &t.new_map.runs, |from, to, had, has| match (had, has) {
         (_, Some(physical)) => {
             let (file, disk) = (from.saturating_mul(bs), physical.saturating_mul(bs));

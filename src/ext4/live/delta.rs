@@ -13,7 +13,7 @@ use crate::ext4::map::{Mapping, Run};
 use crate::namespace::Name;
 use crate::ranges::RangeSet;
 use crate::tree::{Kind, Xattr};
-use crate::units::{BlockNo, InodeNo};
+use crate::units::{BlockNo, InodeNo, Timestamp};
 
 /// Blocks with their new bytes.
 pub type Changed = BTreeMap<BlockNo, Arc<[u8]>>;
@@ -81,13 +81,21 @@ pub struct Differ<'a> {
     /// Bytes of the volume that were written and whose owner was not known.
     pub written: [&'a RangeSet; 2],
     /// Inodes whose blocks could not be understood before; tried again.
-    pub unresolved: &'a mut BTreeSet<u32>,
-    /// Those of them that were tried again.
-    was_unready: BTreeSet<u32>,
+    pub unresolved: &'a mut Unresolved,
+    /// Those of them that are tried again now.
+    tries: Unresolved,
+    /// When the blocks were written.
+    now: Timestamp,
 }
 
 /// More unresolved inodes than this are forgotten (they are read again when they change).
 const MAX_UNRESOLVED: usize = 4096;
+/// After so many seconds the block that an inode waits for is taken as it is: a kernel writes
+/// everything that is older than 30 seconds.
+const MAX_WAIT: i64 = 40;
+
+/// Inodes whose blocks were not there yet, and since when.
+pub type Unresolved = BTreeMap<u32, Timestamp>;
 
 impl<'a> Differ<'a> {
     /// Compare with `state`; `volume` shows the `changed` blocks already.
@@ -96,9 +104,10 @@ impl<'a> Differ<'a> {
         volume: &'a Volume,
         changed: &'a Changed,
         written: [&'a RangeSet; 2],
-        unresolved: &'a mut BTreeSet<u32>,
+        unresolved: &'a mut Unresolved,
+        now: Timestamp,
     ) -> Self {
-        Self { state, volume, changed, written, unresolved, was_unready: BTreeSet::new() }
+        Self { state, volume, changed, written, unresolved, tries: Unresolved::new(), now }
     }
 }
 
@@ -146,8 +155,8 @@ impl Differ<'_> {
 
     /// Inodes whose map or attributes lie in changed blocks, and those that were not understood.
     fn inodes_of_changed_blocks(&mut self) -> BTreeSet<u32> {
-        let mut all = std::mem::take(self.unresolved);
-        self.was_unready.clone_from(&all);
+        self.tries = std::mem::take(self.unresolved);
+        let mut all: BTreeSet<u32> = self.tries.keys().copied().collect();
         for block in self.changed.keys() {
             all.extend(self.state.owners.nodes.get(&block.0));
             if let Some(x) = self.state.owners.xattrs.get(&block.0) {
@@ -177,17 +186,29 @@ impl Differ<'_> {
         Touched { ino, old, new, old_map, new_map, old_xattrs, new_xattrs: Vec::new() }
     }
 
-    /// Whether this is a new symbolic link whose block still holds what its last owner left there.
+    /// Whether this is a new symbolic link whose block still holds what its last owner left there:
+    /// a kernel writes the target and a NUL.
     fn lacks_target(&self, t: &Touched) -> bool {
-        let is_link = t.new.as_ref().is_some_and(|i| i.kind == Kind::Symlink);
-        let known = t.old.is_some() && !t.is_replaced() && t.old_map == t.new_map;
-        let written = |r: &Run| self.changed.contains_key(&BlockNo(r.physical)) || self.is_written(BlockNo(r.physical));
-        is_link && (!known || self.was_unready.contains(&t.ino)) && !t.new_map.runs.iter().all(written)
+        let Some(inode) = t.new.as_ref().filter(|i| i.kind == Kind::Symlink) else { return false };
+        let known = t.old.is_some() && !t.is_replaced() && !self.tries.contains_key(&t.ino);
+        let Some(run) = t.new_map.runs.first().filter(|_| !known && !self.is_tired(t.ino)) else { return false };
+        let block = BlockNo(run.physical);
+        let Ok(bytes) = self.changed.get(&block).map_or_else(|| self.volume.read(block), |b| Ok(b.clone())) else {
+            return true;
+        };
+        let (target, rest) =
+            usize::try_from(inode.size).ok().and_then(|n| bytes.split_at_checked(n)).unwrap_or_default();
+        target.contains(&0) || rest.first().is_some_and(|b| *b != 0)
+    }
+
+    /// Whether waiting for the blocks of `ino` has been in vain.
+    fn is_tired(&self, ino: u32) -> bool {
+        self.tries.get(&ino).is_some_and(|since| self.now.secs.saturating_sub(since.secs) >= MAX_WAIT)
     }
 
     fn unresolve(&mut self, ino: u32) {
         if self.unresolved.len() < MAX_UNRESOLVED {
-            self.unresolved.insert(ino);
+            self.unresolved.insert(ino, self.tries.get(&ino).copied().unwrap_or(self.now));
         }
     }
 
@@ -368,7 +389,7 @@ impl Blocks for Known<'_, '_> {
             return Ok(());
         }
         let own = self.differ.state.owners.nodes.get(&block.0) == Some(&self.ino);
-        if own || self.differ.is_written(block) {
+        if own || self.differ.is_written(block) || self.differ.is_tired(self.ino) {
             return self.differ.volume.read_into(block, buf);
         }
         let at = self.differ.volume.at(block);

@@ -16,13 +16,16 @@ impl Model {
         let path = path_of(event)?;
         let record = created(event)?;
         let content = (record.kind == "file").then(|| Content::zeros(record.size.unwrap_or(0)));
-        let id = self.nodes.add(Node { record, content, ..Node::default() });
+        let id = self.nodes.add(Node { record, content, volume: text(event, "volume")?, ..Node::default() });
         self.nodes.put_name(&path, id).inspect_err(|_| self.nodes.remove(id))
     }
 
     pub(super) fn link(&mut self, event: &Value) -> Step {
         let ino = unsigned(event, "inode")?.ok_or("no inode")?;
-        let id = self.nodes.by_ino(ino).ok_or_else(|| format!("no file with inode {ino}"))?;
+        let id = self
+            .nodes
+            .by_ino(ino, text(event, "volume")?.as_deref())
+            .ok_or_else(|| format!("no file with inode {ino}"))?;
         if self.nodes.get(id).is_dir() {
             return Err("a directory has one name".into());
         }

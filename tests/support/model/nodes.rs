@@ -24,6 +24,8 @@ pub struct Node {
     pub content: Option<Content>,
     /// Size before the writes that came last, for `truncate`'s `old`.
     pub size_before_writes: Option<u64>,
+    /// The file system that it is on, where an event told: inode numbers are its own.
+    pub volume: Option<String>,
     /// Fields that no listing has (`flags` …).
     pub others: BTreeMap<String, Value>,
 }
@@ -88,9 +90,10 @@ impl Nodes {
         Some(at)
     }
 
-    /// A file that is called by this inode number; the newest, should a number be in use twice.
-    pub fn by_ino(&self, ino: u64) -> Option<Id> {
-        self.arena.iter().filter(|(_, n)| n.record.ino == Some(ino)).map(|(id, _)| *id).max()
+    /// The file of a volume that has this inode number; the newest, should a number be in use twice.
+    pub fn by_ino(&self, ino: u64, volume: Option<&str>) -> Option<Id> {
+        let fits = |n: &Node| n.record.ino == Some(ino) && n.volume.as_deref().is_none_or(|v| Some(v) == volume);
+        self.arena.iter().filter(|(_, n)| fits(n)).map(|(id, _)| *id).max()
     }
 
     /// Make `path` a name of the file; refused when taken or when its directory is missing.
