@@ -32,10 +32,20 @@ pub fn listing(image: &Path) -> Listing {
     parse_listing(&text).unwrap_or_else(|e| panic!("gammaray ls: {e}"))
 }
 
-/// `gammaray attach --via file`, running.
+/// How the guest reaches the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Via {
+    /// A file, to be made a block device by a loop device.
+    File,
+    /// A block device.
+    Ublk,
+}
+
+/// `gammaray attach`, running.
 pub struct Attach {
     child: Option<Child>,
     watchdog: Option<Sender<()>>,
+    via: Via,
     /// The disk as the guest sees it.
     pub disk: PathBuf,
     /// Where the events go.
@@ -47,8 +57,13 @@ pub struct Attach {
 }
 
 impl Attach {
-    /// Serve `image`; everything else it needs is made in `scratch`.
+    /// Serve `image` as a file; everything else it needs is made in `scratch`.
     pub fn start(image: &Path, scratch: &Path, with_view: bool, more: &[&str]) -> Self {
+        Self::start_via(Via::File, image, scratch, with_view, more)
+    }
+
+    /// The same, in one way or the other.
+    pub fn start_via(via: Via, image: &Path, scratch: &Path, with_view: bool, more: &[&str]) -> Self {
         let dir = |name: &str| {
             let dir = scratch.join(name);
             std::fs::create_dir_all(&dir).unwrap();
@@ -58,6 +73,7 @@ impl Attach {
         let mut this = Self {
             child: None,
             watchdog: None,
+            via,
             disk: export.join(image.file_name().unwrap()),
             events: scratch.join("events.jsonl"),
             view: with_view.then(|| dir("view")),
@@ -73,7 +89,11 @@ impl Attach {
 
     fn command(&self, image: &Path, more: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
-        command.arg("attach").arg(image).args(["--via", "file", "--vm", "testvm", "--export"]).arg(&self.export);
+        command.arg("attach").arg(image).args(["--vm", "testvm"]);
+        match self.via {
+            Via::File => command.args(["--via", "file", "--export"]).arg(&self.export),
+            Via::Ublk => command.args(["--via", "ublk"]),
+        };
         command.arg("--events").arg(&self.events).args(more);
         if let Some(view) = &self.view {
             command.arg("--mount").arg(view);
@@ -93,9 +113,20 @@ impl Attach {
         }
     }
 
-    fn is_up(&self, size: u64) -> bool {
+    fn is_up(&mut self, size: u64) -> bool {
         let viewed = self.view.is_none() || self.is_viewed();
-        viewed && std::fs::metadata(&self.disk).is_ok_and(|m| m.len() == size)
+        viewed
+            && match self.via {
+                Via::File => std::fs::metadata(&self.disk).is_ok_and(|m| m.len() == size),
+                Via::Ublk => self.named_device().inspect(|d| self.disk.clone_from(d)).is_some(),
+            }
+    }
+
+    /// The block device that it said it serves, once that is there.
+    fn named_device(&self) -> Option<PathBuf> {
+        let log = self.log();
+        let device = log.lines().find_map(|l| Some(PathBuf::from(l.split_once(" is served at ")?.1)))?;
+        device.exists().then_some(device)
     }
 
     /// Whether something is mounted where the view should be.

@@ -56,6 +56,12 @@ pub fn copy(from: &Path, to: &Path) {
     run("cp", [OsStr::new("--sparse=always"), OsStr::new("--reflink=auto"), from.as_os_str(), to.as_os_str()]);
 }
 
+/// The guest reads back, past its page cache, what the image holds; panics if not.
+pub fn same_bytes(disk: &Path, image: &Path) {
+    let script = "dd if=\"$1\" bs=1M iflag=direct status=none | cmp - \"$2\"";
+    run("sh", [OsStr::new("-c"), script.as_ref(), "sh".as_ref(), disk.as_os_str(), image.as_os_str()]);
+}
+
 /// A loop device; gone when dropped.
 pub struct Loop {
     pub device: PathBuf,

@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::daemon::{self, Attach};
+use super::daemon::{self, Attach, Via};
 use super::diff::{all_of, must_equal, report};
-use super::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make, scratch};
+use super::disk::{Loop, Mount, copy, fsck, kernel_listing, kernel_listing_at, make, same_bytes, scratch};
 use super::events::Events;
 use super::model::Model;
 use super::oracle;
@@ -28,8 +28,13 @@ pub struct Setup {
 /// Run it; a failure panics with the seed, the round and the differences, and leaves the list of
 /// operations, the events and the log in the target folder.
 pub fn run(setup: &Setup) {
+    run_via(Via::File, setup);
+}
+
+/// The same, however the guest reaches the disk.
+pub fn run_via(via: Via, setup: &Setup) {
     let scratch = scratch();
-    let mut live = Live::start(setup, scratch.path());
+    let mut live = Live::start(via, setup, scratch.path());
     let result = live.rounds().and_then(|()| live.end());
     if let Err(error) = result {
         let kept = live.keep(setup);
@@ -52,20 +57,21 @@ struct Live {
 }
 
 impl Live {
-    fn start(setup: &Setup, scratch: &Path) -> Self {
+    fn start(via: Via, setup: &Setup, scratch: &Path) -> Self {
         let image = scratch.join("disk.raw");
         make(&image, SIZE, setup.mkfs);
         let first = daemon::listing(&image);
         must_equal("the fresh disk", &kernel_listing(&image, scratch), &first);
-        let attach = Attach::start(&image, scratch, true, &["--payload", "disk"]);
-        let device = Loop::attach(&attach.disk);
-        let mount = Mount::new(&device.device, &scratch.join("guest"), setup.mount);
+        let attach = Attach::start_via(via, &image, scratch, true, &["--payload", "disk"]);
+        let device = (via == Via::File).then(|| Loop::attach(&attach.disk));
+        let block_device = device.as_ref().map_or(&attach.disk, |d| &d.device);
+        let mount = Mount::new(block_device, &scratch.join("guest"), setup.mount);
         Self {
             workload: Workload::new(&mount.dir, setup.seed),
             events: Events::new(&attach.events),
             model: Model::new(&first).unwrap(),
             mount: Some(mount),
-            device: Some(device),
+            device,
             attach: Some(attach),
             image,
             scratch: scratch.to_path_buf(),
@@ -120,6 +126,7 @@ impl Live {
         self.device = None;
         let mut events = self.events.settled("")?;
         if let Some(attach) = self.attach.take() {
+            same_bytes(&attach.disk, &self.image);
             attach.stop();
         }
         events += &self.events.read_new()?;
