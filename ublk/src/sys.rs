@@ -6,6 +6,9 @@ use std::ptr::NonNull;
 
 use nix::libc;
 
+/// Bytes of a page on the hosts that we build for.
+pub const PAGE: usize = 4096;
+
 /// A mapping of memory, a file or a device, unmapped on drop.
 #[derive(Debug)]
 pub struct Mapping {
@@ -37,6 +40,16 @@ impl Mapping {
             Some(first) if start != libc::MAP_FAILED => Ok(Self { start: first, len }),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// Map the pages of `len` bytes at byte `offset` at once, which must lie inside, rather than by a
+    /// fault each (MADV_POPULATE_READ, Linux 5.14). Failing costs only time.
+    pub fn populate(&self, offset: usize, len: usize) {
+        let first = offset - offset % PAGE;
+        // SAFETY: advice on whole pages of this mapping, which changes no byte.
+        unsafe {
+            libc::madvise(self.start().wrapping_add(first).cast(), len + (offset - first), libc::MADV_POPULATE_READ)
+        };
     }
 
     /// The first byte.

@@ -8,10 +8,7 @@ use io_uring::{IoUring, opcode, squeue, types};
 use libublk::sys;
 use nix::libc;
 
-use crate::sys::Mapping;
-
-/// Bytes of a page on the hosts that we build for.
-const PAGE: usize = 4096;
+use crate::sys::{Mapping, PAGE};
 
 /// What the ring's fixed files are.
 pub const DEVICE: types::Fixed = types::Fixed(0);

@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::channel::{Channel, Held};
 use super::user_copy::UserCopy;
@@ -16,9 +17,16 @@ use crate::buffer::AlignedBuf;
 use crate::request::{Op, Request};
 use crate::sys::Mapping;
 
+/// Bytes of the image per bit of [`Image::warm`].
+const CHUNK: usize = 64 << 10;
+
 /// An image's bytes, mapped.
 #[derive(Debug)]
-pub struct Image(Mapping);
+pub struct Image {
+    bytes: Mapping,
+    /// Which chunks have had their pages mapped at once. A hint: they may have gone since.
+    warm: Box<[AtomicU64]>,
+}
 
 // SAFETY: only the kernel accesses the bytes, and it copes with others who do the same.
 unsafe impl Sync for Image {}
@@ -27,14 +35,31 @@ impl Image {
     /// All `size` bytes of the open file `fd`.
     pub fn new(fd: RawFd, size: u64) -> io::Result<Self> {
         let size = usize::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
-        Mapping::shared(fd, 0, size, true).map(Self)
+        let warm = (0..size.div_ceil(CHUNK * 64)).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { bytes: Mapping::shared(fd, 0, size, true)?, warm })
     }
 
     /// Where the request's bytes are. `None` if they are not all mapped.
     fn at(&self, request: &Request) -> Option<*mut u8> {
         let end = usize::try_from(request.offset + request.len).ok()?;
         let start = usize::try_from(request.offset).ok()?;
-        (end <= self.0.len()).then(|| self.0.start().wrapping_add(start))
+        if end > self.bytes.len() {
+            return None;
+        }
+        // Mapping the neighbours' pages as well pays where most of them are asked for anyway.
+        if end - start >= CHUNK && !self.warm_up(start, end) {
+            self.bytes.populate(start, end - start);
+        }
+        Some(self.bytes.start().wrapping_add(start))
+    }
+
+    /// Whether all chunks that lie in `start..end` were warm; from now on they are.
+    fn warm_up(&self, start: usize, end: usize) -> bool {
+        (start.div_ceil(CHUNK)..end / CHUNK).fold(true, |all, chunk| {
+            let bit = 1 << (chunk % 64);
+            let was = self.warm.get(chunk / 64).is_none_or(|w| w.fetch_or(bit, Ordering::Relaxed) & bit != 0);
+            all && was
+        })
     }
 }
 
