@@ -371,6 +371,13 @@ impl Live {
             self.tails.clear();
         }
         let bs = self.block_size();
+        // A block that is new to a file was written to its end, whatever the file's size.
+        let remapped = delta.inodes.iter().filter(|(_, t)| t.old_map != t.new_map);
+        for (ino, inode) in remapped.filter_map(|(i, t)| Some((i, t.new.as_ref()?))) {
+            if inode.kind == Kind::File && inode.size % bs != 0 {
+                self.tails.entry(*ino).or_default().insert(inode.size..inode.size.next_multiple_of(bs));
+            }
+        }
         for (ino, ranges) in files.iter() {
             let Some(inode) = state.inodes.get(ino).filter(|i| i.kind == Kind::File) else { continue };
             let behind = ranges.overlap(inode.size..inode.size.next_multiple_of(bs));
