@@ -39,7 +39,8 @@ use crate::volume::{Health, VolumeInterest, VolumeWrite};
 /// Home writes are gathered for at most this long after the last one, in nanoseconds.
 const PAUSE: i128 = 200_000_000;
 /// Data written in place is told without waiting for a commit after this long, in nanoseconds.
-const PATIENCE: i128 = 10_000_000_000;
+/// Most data is followed by a commit within milliseconds; swap files and lazy times never are.
+const PATIENCE: i128 = 1_000_000_000;
 /// At most this many home blocks are gathered before they are applied.
 const MAX_GATHERED: usize = 65_536;
 /// At most this many separate ranges of unowned writes are remembered.

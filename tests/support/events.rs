@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// As long as nothing comes, all has come.
 const QUIET: Duration = Duration::from_millis(300);
+/// Data that no commit follows is told a second later.
+const AT_REST: Duration = Duration::from_millis(1500);
 
 /// A reader that has got as far as `offset`.
 pub struct Events {
@@ -23,10 +25,19 @@ impl Events {
     /// Wait until an event holds `marker` and then nothing came for a while; all whole lines that
     /// are new since the last call.
     pub fn settled(&mut self, marker: &str) -> Result<String, String> {
+        self.quiet_for(QUIET, marker)
+    }
+
+    /// As [`Events::settled`], also for data that is written after the commit that allots its blocks.
+    pub fn at_rest(&mut self, marker: &str) -> Result<String, String> {
+        self.quiet_for(AT_REST, marker)
+    }
+
+    fn quiet_for(&mut self, quiet: Duration, marker: &str) -> Result<String, String> {
         let start = Instant::now();
         let mut text = String::new();
         let mut quiet_since = Instant::now();
-        while !text.contains(marker) || quiet_since.elapsed() < QUIET {
+        while !text.contains(marker) || quiet_since.elapsed() < quiet {
             if start.elapsed() > PATIENCE {
                 return Err(format!("no event with {marker} within {PATIENCE:?}; {} lines came", text.lines().count()));
             }

@@ -95,7 +95,7 @@ impl Live {
         let mount = self.mount.as_ref().expect("mounted until the end");
         std::fs::write(mount.dir.join(format!("marker-{round}")), "").map_err(|e| e.to_string())?;
         mount.sync();
-        let events = self.events.settled(&format!("\"path\":\"/marker-{round}\""))?;
+        let events = self.events.at_rest(&format!("\"path\":\"/marker-{round}\""))?;
         let copied = self.scratch.join("copy.raw");
         copy(&self.image, &copied);
         let at_rest = daemon::listing(&copied);
@@ -124,7 +124,7 @@ impl Live {
             mount.unmount();
         }
         self.device = None;
-        let mut events = self.events.settled("")?;
+        let mut events = self.events.at_rest("")?;
         if let Some(attach) = self.attach.take() {
             same_bytes(&attach.disk, &self.image);
             attach.stop();
