@@ -178,7 +178,7 @@ impl Engine {
 
     /// Call `f` for each volume that meets `range` with its part of it, in volume bytes.
     fn route(&mut self, range: &Range<u64>, mut f: impl FnMut(&mut dyn Volume, &Range<u64>, u64, &mut Vec<Event>)) {
-        let several = self.parts.iter().filter(|p| p.volume.is_some()).count() > 1;
+        let several = self.has_several();
         for part in &mut self.parts {
             let start = range.start.max(part.range.start);
             let end = range.end.min(part.range.end);
@@ -199,6 +199,11 @@ impl Engine {
                 self.out.push(e);
             }
         }
+    }
+
+    /// Whether each file system is a top folder.
+    fn has_several(&self) -> bool {
+        self.parts.iter().filter(|p| p.volume.is_some()).count() > 1
     }
 
     fn deliver(&mut self) -> std::io::Result<()> {
@@ -251,12 +256,19 @@ impl Engine {
             }
         };
         let mut old = std::mem::take(&mut self.parts);
+        let first = self.out.len();
         for area in survey.areas {
             let range = area.offset..area.offset.saturating_add(area.length);
             let i = old.iter().position(|p| p.name == area.name && p.range == range);
             let before = i.map(|i| old.swap_remove(i));
             let part = self.settle(area, range, before, now);
             self.parts.push(part);
+        }
+        if self.has_several() {
+            for e in self.out.iter_mut().skip(first) {
+                let name = e.volume.clone();
+                prefix(e, name.as_deref().unwrap_or_default());
+            }
         }
         for gone in old.into_iter().filter(|p| p.volume.is_some()) {
             self.say(&gone.name, now, "went", gone.volume.as_deref());
@@ -271,14 +283,25 @@ impl Engine {
             Some(v) if v.health() == Health::Good => return Part { name, range, volume: Some(v) },
             old => old,
         };
-        let volume = self.opened(&area);
-        match (&old, &volume) {
-            (None, Some(v)) => self.say(&name, now, "appeared", Some(&**v)),
-            (Some(_), Some(v)) => self.say(&name, now, "reformatted", Some(&**v)),
+        let mut volume = self.opened(&area);
+        match (&old, &mut volume) {
+            (None, Some(v)) => self.introduce(&name, now, "appeared", &mut **v),
+            (Some(_), Some(v)) => self.introduce(&name, now, "reformatted", &mut **v),
             (Some(v), None) => self.say(&name, now, "went", Some(&**v)),
             (None, None) => {}
         }
         Part { name, range, volume }
+    }
+
+    /// Say that a file system is there, and what is in it.
+    fn introduce(&mut self, name: &Arc<str>, now: Timestamp, what: &'static str, volume: &mut dyn Volume) {
+        self.say(name, now, what, Some(volume));
+        let mut files = Vec::new();
+        volume.introduce(now, &mut files);
+        if self.options.payload == Payload::Disk {
+            files = with_payload(files, volume);
+        }
+        self.out.extend(files.into_iter().map(|e| Event { volume: Some(name.clone()), ..e }));
     }
 
     fn say(&mut self, name: &Arc<str>, now: Timestamp, what: &'static str, volume: Option<&dyn Volume>) {

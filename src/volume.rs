@@ -71,6 +71,8 @@ pub trait Volume: Send {
     fn finish(&mut self, now: Timestamp, out: &mut Vec<Event>);
     /// Writes were lost: read everything again and say what differs.
     fn resync(&mut self, now: Timestamp, out: &mut Vec<Event>) -> crate::error::Result<()>;
+    /// The file system is new to whoever listens: say all that is in it.
+    fn introduce(&mut self, now: Timestamp, out: &mut Vec<Event>);
     /// Whether it still makes sense.
     fn health(&self) -> Health;
 }

@@ -103,7 +103,7 @@ fn two_partitions() {
         guests.iter_mut().for_each(|(workload, ..)| workload.run(500));
     }
     guests.iter().for_each(|(_, mount, _)| mount.sync());
-    let events = Events::new(&attach.events).settled("\"path\":\"/p2/").unwrap();
+    let events = Events::new(&attach.events).at_rest("\"path\":\"/p2/").unwrap();
     let mut model = Model::new(&first).unwrap();
     model.apply_all(&events).unwrap_or_else(|e| panic!("{e}"));
     let view = oracle::walk(attach.view.as_ref().unwrap());

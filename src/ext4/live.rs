@@ -626,6 +626,15 @@ impl crate::volume::Volume for Live {
         self.read_again(now, out)
     }
 
+    fn introduce(&mut self, now: Timestamp, out: &mut Vec<Event>) {
+        let state = self.state.clone();
+        let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
+        let nothing = State::new(state.geometry.clone());
+        let known = std::mem::replace(&mut *state, nothing);
+        let delta = state.replace(known, &*self.volume);
+        self.say(&mut state, delta, Cause { time: now, txn: None, origin: Origin::Resync }, out);
+    }
+
     fn health(&self) -> Health {
         self.health
     }

@@ -88,6 +88,10 @@ impl Follower {
     /// A commit block of `tid` stands at `at`. With asynchronous commits it may precede the rest:
     /// it is tried again with each block that comes.
     fn commit(&mut self, volume: &Volume, tid: u32, at: u32) -> Followed {
+        if tid.wrapping_sub(self.next_tid).cast_signed() < 0 {
+            // Read from the disk before its write came by.
+            return Followed::Nothing;
+        }
         let end = self.journal.superblock.next(at);
         let expected = self.read(volume, self.next_tid, self.next_block);
         let result = match expected {
