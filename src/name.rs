@@ -38,6 +38,38 @@ pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 
+/// A name for a terminal, on one line: control characters, marks that reorder or hide text, and
+/// bytes that are not UTF-8 become `\n`, `\u{202e}`, `\xff`; a backslash becomes two.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(&one_line(&chunk.valid().replace('\\', r"\\")));
+        for b in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\x{b:02x}");
+        }
+    }
+    out
+}
+
+/// Text for a terminal, on one line: as [`escape`], but backslashes stay, so that text of our own
+/// may hold names that were escaped before.
+pub fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_treacherous(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Marks of Unicode that reorder the text around them, break lines, or show nothing.
+fn is_treacherous(c: char) -> bool {
+    matches!(c,
+        '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}'
+        | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FFF9}'..='\u{FFFB}'
+        | '\u{E0000}'..='\u{E0FFF}')
+}
+
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
@@ -62,5 +94,25 @@ impl Serialize for XattrMap<'_> {
             m.serialize_entry(&lossy(name), &hex(value))?;
         }
         m.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_deceive_a_terminal_is_escaped() {
+        assert_eq!(escape("grün 日本 a b".as_bytes()), "grün 日本 a b");
+        assert_eq!(escape(b"a\x1b[2Jb\n\x7f"), r"a\u{1b}[2Jb\n\u{7f}");
+        assert_eq!(escape("x\u{202e}gpj.exe\u{9b}".as_bytes()), r"x\u{202e}gpj.exe\u{9b}");
+        assert_eq!(escape(b"\xff\\"), r"\xff\\");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn escaped_names_are_one_printable_line(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
+            proptest::prop_assert!(!escape(&bytes).chars().any(char::is_control));
+        }
     }
 }

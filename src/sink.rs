@@ -1,5 +1,7 @@
 //! Where events go. Sinks know [`Event`] and nothing else.
 
+pub mod jsonl;
+
 use crate::event::Event;
 
 /// Takes events in the order of their `seq`.

@@ -74,6 +74,19 @@ pub struct DirEntry {
     pub kind: Option<Kind>,
 }
 
+/// Where a piece of a file's content lies. All in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Offset in the file.
+    pub logical_offset: u64,
+    /// Offset on the volume.
+    pub disk_offset: u64,
+    /// Length.
+    pub length: u64,
+    /// Allocated but never written: reads as zeros.
+    pub unwritten: bool,
+}
+
 /// An extended attribute: full name (`user.x`) and value.
 pub type Xattr = (Vec<u8>, Vec<u8>);
 

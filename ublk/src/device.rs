@@ -155,6 +155,11 @@ impl Device {
         self.wait()
     }
 
+    /// Whether the device is gone.
+    pub fn has_ended(&self) -> bool {
+        self.state.ended.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Wait until the device is gone.
     ///
     /// # Errors

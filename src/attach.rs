@@ -1,0 +1,62 @@
+//! The main job: serve a disk, follow what its guest writes, say what happens.
+//!
+//! ```text
+//!  guest ─► ublk or FUSE file ─► Backing (the image)
+//!                │ tap
+//!                ▼
+//!              Feed ─► engine thread ─► sinks, view
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::engine::Engine;
+use crate::feed::Feed;
+use crate::units::Timestamp;
+
+/// The engine on a thread of its own, fed by a tap.
+pub struct Follower {
+    feed: Arc<Feed>,
+    thread: Option<JoinHandle<io::Result<u64>>>,
+}
+
+impl Follower {
+    /// Start following. The result of [`Follower::stop`] tells how it went.
+    pub fn start(engine: Engine, feed: Arc<Feed>) -> io::Result<Self> {
+        let queue = feed.clone();
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || follow(engine, &queue))?;
+        Ok(Self { feed, thread: Some(thread) })
+    }
+
+    /// Whether the engine has given up: its sink failed for good.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// No more writes will come: finish, and tell how many events there were.
+    pub fn stop(mut self) -> io::Result<u64> {
+        self.feed.close();
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            _ => Err(io::Error::other("the engine failed")),
+        }
+    }
+}
+
+fn follow(mut engine: Engine, feed: &Feed) -> io::Result<u64> {
+    loop {
+        let batch = feed.take();
+        for w in &batch.writes {
+            engine.apply(w)?;
+        }
+        if let Some(lost) = &batch.lost {
+            engine.resync(lost)?;
+        }
+        if batch.closed && batch.writes.is_empty() {
+            engine.finish()?;
+            return Ok(engine.events());
+        }
+        engine.tick(Timestamp::now())?;
+    }
+}

@@ -1,0 +1,155 @@
+//! Events as JSON Lines.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::Sink;
+use crate::event::Event;
+
+/// Lines are written when this much waits, or at the end of a transaction.
+const BUFFER: usize = 64 << 10;
+
+/// One JSON object a line, to stdout or a file. A line that could not be written is kept and tried
+/// again at the next flush; while that fails nothing more is taken, so nothing is lost silently.
+pub struct Jsonl<W = File> {
+    to: W,
+    waiting: Vec<u8>,
+}
+
+/// Create or empty the file at `path`; `-` is stdout.
+fn target(path: &Path) -> io::Result<File> {
+    if path.as_os_str() == "-" { Ok(io::stdout().as_fd().try_clone_to_owned()?.into()) } else { File::create(path) }
+}
+
+/// A buffered writer to `path`, which is created or emptied; `-` is stdout.
+pub fn create(path: &Path) -> io::Result<BufWriter<File>> {
+    Ok(BufWriter::with_capacity(BUFFER, target(path)?))
+}
+
+impl Jsonl {
+    /// To `path`, which is created or emptied; `-` is stdout.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self::new(target(path)?))
+    }
+}
+
+impl<W: Write + Send> Jsonl<W> {
+    /// To `to`.
+    pub fn new(to: W) -> Self {
+        Self { to, waiting: Vec::with_capacity(BUFFER) }
+    }
+
+    fn write_waiting(&mut self) -> io::Result<()> {
+        let mut done = 0;
+        let result = loop {
+            let rest = self.waiting.get(done..).unwrap_or_default();
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match self.to.write(rest) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => done += len,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e),
+            }
+        };
+        self.waiting.drain(..done);
+        result
+    }
+}
+
+impl<W: Write + Send> Sink for Jsonl<W> {
+    fn emit(&mut self, event: &Event) -> io::Result<()> {
+        if self.waiting.len() >= BUFFER {
+            self.write_waiting()?;
+        }
+        let taken = self.waiting.len();
+        let line = serde_json::to_writer(&mut self.waiting, event);
+        if let Err(e) = line {
+            self.waiting.truncate(taken);
+            return Err(e.into());
+        }
+        self.waiting.push(b'\n');
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_waiting()?;
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::event::{Body, Origin};
+    use crate::units::Timestamp;
+
+    /// Takes `room` bytes, in bites of up to 100, and is full then.
+    #[derive(Clone, Default)]
+    struct Disk {
+        bytes: Arc<Mutex<Vec<u8>>>,
+        room: Arc<Mutex<usize>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            let mut room = self.room.lock().unwrap();
+            let len = buf.len().min(*room).min(100);
+            if len == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            *room -= len;
+            self.bytes.lock().unwrap().extend_from_slice(&buf[..len]);
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn event(seq: u64) -> Event {
+        let body = Body::Gap { reason: "test".into(), bytes: 1 };
+        let time = Timestamp::default();
+        let (vm, origin) = ("vm".into(), Origin::Direct);
+        Event {
+            seq,
+            time,
+            vm,
+            volume: None,
+            path: None,
+            inode: None,
+            kind: None,
+            txn: None,
+            origin,
+            body,
+            parent: None,
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_loses_nothing() {
+        let disk = Disk::default();
+        *disk.room.lock().unwrap() = 1050;
+        let mut sink = Jsonl::new(disk.clone());
+        let taken = (1..=10_000).take_while(|seq| sink.emit(&event(*seq)).is_ok()).count();
+        assert!(taken < 10_000 && sink.flush().is_err());
+        *disk.room.lock().unwrap() = usize::MAX;
+        for seq in taken + 1..=taken + 5 {
+            sink.emit(&event(seq as u64)).unwrap();
+        }
+        sink.flush().unwrap();
+        let bytes = disk.bytes.lock().unwrap();
+        let seqs: Vec<_> = bytes
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice::<serde_json::Value>(l).unwrap()["seq"].as_u64().unwrap())
+            .collect();
+        assert_eq!(seqs, (1..=taken as u64 + 5).collect::<Vec<_>>());
+    }
+}

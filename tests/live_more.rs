@@ -1,0 +1,187 @@
+//! Live disks beyond one file system at work: followed logs, partitions, crashes, new formats.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail")]
+
+mod support;
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use support::daemon::{self, Attach};
+use support::diff::must_equal;
+use support::disk::{Loop, Mount, copy, format, kernel_listing, kernel_listing_at, make, run, scratch};
+use support::events::Events;
+use support::model::Model;
+use support::oracle;
+use support::record::Listing;
+use support::script::lines;
+use support::workload::Workload;
+
+const SIZE: u64 = 128 << 20;
+
+/// `tail -f` on the view shows a line of the guest within a second of its fsync.
+#[test]
+fn tail_follows_a_log_of_the_guest() {
+    need!(root, fuse, loop, "tail");
+    let scratch = scratch();
+    let image = scratch.path().join("disk.raw");
+    make(&image, SIZE, "ext4");
+    let attach = Attach::start(&image, scratch.path(), true, &[]);
+    let device = Loop::attach(&attach.disk);
+    let mount = Mount::new(&device.device, &scratch.path().join("guest"), "relatime");
+    let mut log = OpenOptions::new().append(true).create(true).open(mount.dir.join("log")).unwrap();
+    log.write_all(b"line 0\n").unwrap();
+    log.sync_all().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+
+    let seen = attach.view.as_ref().unwrap().join("log");
+    let mut tail =
+        Command::new("tail").args(["-n", "+1", "-s", "0.1", "-f"]).arg(&seen).stdout(Stdio::piped()).spawn().unwrap();
+    let (sender, receiver) = channel();
+    let output = BufReader::new(tail.stdout.take().unwrap());
+    std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
+    assert_eq!(receiver.recv_timeout(Duration::from_secs(5)).as_deref(), Ok("line 0"));
+    let mut late = Vec::new();
+    for no in 1..=20 {
+        log.write_all(format!("line {no}\n").as_bytes()).unwrap();
+        log.sync_all().unwrap();
+        if receiver.recv_timeout(Duration::from_secs(1)) != Ok(format!("line {no}")) {
+            late.push(no);
+            break;
+        }
+    }
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    assert!(late.is_empty(), "line {late:?} did not come within a second");
+}
+
+/// The part of a listing below a folder, as if it were the root.
+fn below(listing: Listing, folder: &str) -> Listing {
+    let inside = |(path, record): (Vec<u8>, _)| {
+        let rest = path.strip_prefix(folder.as_bytes())?;
+        (rest.is_empty() || rest[0] == b'/')
+            .then(|| (if rest.is_empty() { b"/".to_vec() } else { rest.to_vec() }, record))
+    };
+    listing.into_iter().filter_map(inside).collect()
+}
+
+fn words(options: &[String; 4]) -> [&str; 4] {
+    options.each_ref().map(String::as_str)
+}
+
+/// Two file systems at work on one disk: each is a folder, in the view and in the paths of events.
+#[test]
+fn two_partitions() {
+    need!(root, fuse, loop, "sfdisk");
+    let scratch = scratch();
+    let path = |name: &str| scratch.path().join(name);
+    let image = path("disk.raw");
+    File::create(&image).unwrap().set_len(200 << 20).unwrap();
+    std::fs::write(path("table"), "label: gpt\nstart=2048, size=163840\nstart=180224, size=204800\n").unwrap();
+    run("sh", ["-c", &format!("sfdisk -q {} < {}", image.display(), path("table").display())]);
+    let part = |start: u64, size: u64| {
+        ["--offset".into(), (start * 512).to_string(), "--sizelimit".into(), (size * 512).to_string()]
+    };
+    let parts =
+        [("p1", part(2048, 163_840), "ext4 -b 1024"), ("p2", part(180_224, 204_800), "ext4 -b 4096 -O ^has_journal")];
+    for (_, at, mkfs) in &parts {
+        format(&Loop::attach_with(&image, &words(at)).device, mkfs);
+    }
+    let first = daemon::listing(&image);
+    let attach = Attach::start(&image, scratch.path(), true, &["--payload", "disk"]);
+    let mut guests = Vec::new();
+    for (no, (name, at, _)) in parts.iter().enumerate() {
+        let device = Loop::attach_with(&attach.disk, &words(at));
+        let mount = Mount::new(&device.device, &path(&format!("guest-{name}")), "relatime");
+        let workload = Workload::new(&mount.dir, 60 + no as u64);
+        guests.push((workload, mount, device));
+    }
+    for _ in 0..4 {
+        guests.iter_mut().for_each(|(workload, ..)| workload.run(500));
+    }
+    guests.iter().for_each(|(_, mount, _)| mount.sync());
+    let events = Events::new(&attach.events).settled("\"path\":\"/p2/").unwrap();
+    let mut model = Model::new(&first).unwrap();
+    model.apply_all(&events).unwrap_or_else(|e| panic!("{e}"));
+    let view = oracle::walk(attach.view.as_ref().unwrap());
+    for (name, at, _) in &parts {
+        copy(&image, &path("copy.raw"));
+        let expected = kernel_listing_at(&path("copy.raw"), scratch.path(), &words(at));
+        must_equal(&format!("replayed events of {name}"), &expected, &below(model.listing(), &format!("/{name}")));
+        must_equal(&format!("live view of {name}"), &expected, &below(view.clone(), &format!("/{name}")));
+    }
+}
+
+/// A guest that starts again after a crash writes old blocks home. That is no news: what the
+/// journal holds was known from the start.
+#[test]
+fn recovery_after_a_crash_is_no_news() {
+    need!(root, fuse, loop);
+    for mkfs in ["ext4 -b 4096", "ext4 -b 1024 -J size=1"] {
+        let scratch = scratch();
+        let (image, crashed) = (scratch.path().join("disk.raw"), scratch.path().join("crashed.raw"));
+        make(&image, SIZE, mkfs);
+        let device = Loop::attach(&image);
+        let mount = Mount::new(&device.device, &scratch.path().join("guest"), "relatime");
+        let mut workload = Workload::new(&mount.dir, 61);
+        workload.run(3000);
+        workload.close_held();
+        mount.sync();
+        copy(&image, &crashed);
+        mount.unmount();
+        drop(device);
+
+        let first = daemon::listing(&crashed);
+        must_equal("ls", &kernel_listing(&crashed, scratch.path()), &first);
+        let attach = Attach::start(&crashed, scratch.path(), true, &[]);
+        let device = Loop::attach(&attach.disk);
+        let mount = Mount::new(&device.device, &scratch.path().join("guest"), "relatime");
+        mount.sync();
+        let mut events = Events::new(&attach.events);
+        std::thread::sleep(Duration::from_secs(1));
+        let told = events.settled("").unwrap();
+        let odd: Vec<String> = lines(&told).into_iter().filter(|l| !l.starts_with("volume")).collect();
+        assert!(odd.is_empty(), "{mkfs}: {} events of a recovery: {:.2000}", odd.len(), odd.join("\n"));
+        must_equal("the live view", &first, &oracle::walk(attach.view.as_ref().unwrap()));
+
+        Workload::new(&new_dir(&mount.dir), 62).run(1000);
+        mount.sync();
+        let mut model = Model::new(&first).unwrap();
+        model.apply_all(&told).unwrap();
+        model.apply_all(&events.settled("\"path\":\"/later\"").unwrap()).unwrap_or_else(|e| panic!("{e}"));
+        must_equal("the replayed events", &kernel_listing(&crashed, scratch.path()), &model.listing());
+    }
+}
+
+fn new_dir(root: &Path) -> std::path::PathBuf {
+    let dir = root.join("later");
+    std::fs::create_dir(&dir).unwrap();
+    dir
+}
+
+/// A disk that gets a file system while it is served, and then another one.
+#[test]
+fn formats_come_and_go() {
+    need!(root, fuse, loop);
+    let scratch = scratch();
+    let image = scratch.path().join("disk.raw");
+    File::create(&image).unwrap().set_len(SIZE).unwrap();
+    let attach = Attach::start(&image, scratch.path(), true, &[]);
+    let device = Loop::attach(&attach.disk);
+    let mut events = Events::new(&attach.events);
+    for (no, mkfs) in ["ext4 -b 4096", "ext4 -b 1024", "ext2 -b 1024", "ext4 -b 4096"].iter().enumerate() {
+        format(&device.device, mkfs);
+        let mount = Mount::new(&device.device, &scratch.path().join("guest"), "relatime");
+        Workload::new(&mount.dir, 70 + no as u64).run(300);
+        std::fs::write(mount.dir.join(format!("marker-{no}")), "").unwrap();
+        mount.sync();
+        let told = lines(&events.settled(&format!("\"path\":\"/marker-{no}\"")).unwrap());
+        let word = if no == 0 { "volume appeared" } else { "volume reformatted" };
+        assert!(told.iter().any(|l| l == word), "{mkfs}: no {word}: {:.1000}", told.join("\n"));
+        must_equal(mkfs, &kernel_listing(&image, scratch.path()), &oracle::walk(attach.view.as_ref().unwrap()));
+        mount.unmount();
+    }
+}
