@@ -29,7 +29,7 @@ fn run_in_vm(script: &str, options: &[&str]) {
     let _alone = ONE_VM.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(filter().exists(), "{} is not built", filter().display());
     let out = Command::new(repository().join("scripts/vm"))
-        .args(["-t", "240"])
+        .args(["-t", "600"])
         .args(options)
         .args(["--", "env", &format!("FILTER={}", filter().display()), "sh"])
         .arg(repository().join("ublk/tests/lab").join(script))
