@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154 source-path=SCRIPTDIR
 # Sourced by the scripts here, which run in the lab VM. FILTER is the pass-through server.
 set -u
 log=/dev/shm/filter.log

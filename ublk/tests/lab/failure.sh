@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154 source-path=SCRIPTDIR
 # What goes wrong: the guest hears of it, the tap does not, and no device is left behind.
 . "$(dirname "$0")/common.sh"
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154 source-path=SCRIPTDIR
 # A guest's life on the disk: partitions, a file system, discards, zeroes, flushes.
 . "$(dirname "$0")/common.sh"
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154 source-path=SCRIPTDIR
 # What is written is read back, at several depths and sizes, over each kind of backing.
 . "$(dirname "$0")/common.sh"
 
