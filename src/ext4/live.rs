@@ -375,7 +375,10 @@ impl Live {
         // A block that is new to a file was written to its end, whatever the file's size.
         let remapped = delta.inodes.iter().filter(|(_, t)| t.old_map != t.new_map);
         for (ino, inode) in remapped.filter_map(|(i, t)| Some((i, t.new.as_ref()?))) {
-            if inode.kind == Kind::File && inode.size % bs != 0 {
+            let last = inode.size / bs;
+            let written =
+                state.mapping(*ino, inode).at_or_after(last).is_some_and(|r| r.logical <= last && !r.unwritten);
+            if inode.kind == Kind::File && inode.size % bs != 0 && written {
                 self.tails.entry(*ino).or_default().insert(inode.size..inode.size.next_multiple_of(bs));
             }
         }
@@ -446,7 +449,6 @@ impl Live {
         let mut blocks = self.state().metadata_in(w.range.start / bs..w.range.end.div_ceil(bs));
         blocks.retain(|b| !came(self.bytes_of(*b).start.max(w.range.start)));
         for block in blocks {
-            self.fresh.remove(self.bytes_of(block));
             if let Some(bytes) = self.whole_block(block, 0, &[]) {
                 self.block_written(block, bytes, w.time, out);
             }
@@ -548,7 +550,8 @@ impl crate::volume::Volume for Live {
             for block in at / bs..end.div_ceil(bs) {
                 let block = BlockNo(block);
                 let known = self.journal_block(block.0).is_some() || self.is_metadata(block);
-                if known {
+                // Without a journal what is known of a block may be out of date: it stays data too.
+                if known && (self.follows_journal() || self.journal_block(block.0).is_some()) {
                     self.fresh.remove(self.bytes_of(block));
                 }
                 if let Some(bytes) =
