@@ -160,7 +160,7 @@ impl Engine {
         let now = Timestamp::now();
         let reason = format!("{} writes came faster than they could be followed", lost.writes);
         tracing::warn!("{reason}");
-        let gap = event(now, Origin::Resync, Body::Gap { reason, bytes: lost.ranges.bytes() });
+        let gap = Event::new(now, Origin::Resync, Body::Gap { reason, bytes: lost.ranges.bytes() });
         self.stamp(vec![gap], None)?;
         for r in lost.ranges.iter() {
             self.watch_tables(&r, now);
@@ -306,7 +306,7 @@ impl Engine {
 
     fn say(&mut self, name: &Arc<str>, now: Timestamp, what: &'static str, volume: Option<&dyn Volume>) {
         let fs = volume.map(Volume::fs);
-        let mut e = event(now, Origin::Direct, Body::Volume { what, fs });
+        let mut e = Event::new(now, Origin::Direct, Body::Volume { what, fs });
         e.volume = Some(name.clone());
         self.out.push(e);
     }
@@ -344,22 +344,6 @@ impl Engine {
     fn publish(&self) {
         let mounted = |p: &Part| Some(Mounted { name: p.name.clone(), tree: p.volume.as_ref()?.tree() });
         self.guest.set(self.parts.iter().filter_map(mounted).collect());
-    }
-}
-
-fn event(time: Timestamp, origin: Origin, body: Body) -> Event {
-    Event {
-        seq: 0,
-        time,
-        vm: "".into(),
-        volume: None,
-        path: None,
-        inode: None,
-        kind: None,
-        txn: None,
-        origin,
-        body,
-        parent: None,
     }
 }
 

@@ -51,6 +51,25 @@ pub struct Event {
     pub parent: Option<InodeNo>,
 }
 
+impl Event {
+    /// An event about nothing in particular yet; `seq` and `vm` are the engine's to fill in.
+    pub fn new(time: Timestamp, origin: Origin, body: Body) -> Self {
+        Self {
+            seq: 0,
+            time,
+            vm: "".into(),
+            volume: None,
+            path: None,
+            inode: None,
+            kind: None,
+            txn: None,
+            origin,
+            body,
+            parent: None,
+        }
+    }
+}
+
 /// What happened, by type.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Body {

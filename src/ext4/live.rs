@@ -16,7 +16,7 @@ pub mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::changes::{Cause, Changes};
 use self::delta::{Changed, Delta, Differ, Unresolved};
@@ -123,6 +123,11 @@ impl Live {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The state, to look at: views go on reading.
+    fn look(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn block_size(&self) -> u64 {
         self.volume.block_size().into()
     }
@@ -137,7 +142,7 @@ impl Live {
         let bs = self.block_size();
         let want =
             |start: u64, len: u64| self.interest.set(start.saturating_mul(bs)..(start + len).saturating_mul(bs), true);
-        let state = self.state();
+        let state = self.look();
         self.interest.set(0..superblock::OFFSET + 1024, true);
         for g in state.geometry.groups.iter() {
             want(g.inode_table.0, state.geometry.table_blocks());
@@ -210,7 +215,7 @@ impl Live {
 
     /// Whether `block` is part of an inode table, a directory, a map or an attribute block.
     fn is_metadata(&self, block: BlockNo) -> bool {
-        let state = self.state();
+        let state = self.look();
         state.geometry.inodes_in(block).next().is_some()
             || state.owners.nodes.contains_key(&block.0)
             || state.owners.xattrs.contains_key(&block.0)
@@ -230,7 +235,7 @@ impl Live {
                     self.suspects.insert(block);
                 }
             }
-        } else if !self.state().agrees(block, self.volume.at(block), bytes) {
+        } else if !self.look().agrees(block, self.volume.at(block), bytes) {
             self.suspects.insert(block);
         }
     }
@@ -446,7 +451,7 @@ impl Live {
     fn catch_up(&mut self, w: &VolumeWrite<'_>, out: &mut Vec<Event>) {
         let bs = self.block_size();
         let came = |at: u64| w.pieces.iter().any(|(p, bytes)| (*p..p + bytes.len() as u64).contains(&at));
-        let mut blocks = self.state().metadata_in(w.range.start / bs..w.range.end.div_ceil(bs));
+        let mut blocks = self.look().metadata_in(w.range.start / bs..w.range.end.div_ceil(bs));
         blocks.retain(|b| !came(self.bytes_of(*b).start.max(w.range.start)));
         for block in blocks {
             if let Some(bytes) = self.whole_block(block, 0, &[]) {
@@ -466,7 +471,7 @@ impl Live {
             self.health = Health::Stale;
             return;
         };
-        let old = self.state().geometry.sb.clone();
+        let old = self.look().geometry.sb.clone();
         if identity(&old) != identity(&new) {
             self.health = Health::Stale;
             return;
@@ -535,7 +540,7 @@ fn is_mounted(sb: &Superblock) -> bool {
 
 impl crate::volume::Volume for Live {
     fn fs(&self) -> &'static str {
-        self.state().geometry.sb.kind()
+        self.look().geometry.sb.kind()
     }
 
     fn tree(&self) -> Arc<dyn Tree> {
@@ -572,7 +577,7 @@ impl crate::volume::Volume for Live {
             self.superblock_written(&[0; 1024], time, out);
         }
         let bs = self.block_size();
-        let blocks = self.state().metadata_in(range.start.div_ceil(bs)..range.end / bs);
+        let blocks = self.look().metadata_in(range.start.div_ceil(bs)..range.end / bs);
         for block in blocks {
             self.block_written(block, vec![0; usize::try_from(bs).unwrap_or(0)].into(), time, out);
         }
@@ -607,7 +612,7 @@ impl crate::volume::Volume for Live {
     }
 
     fn read_written(&self, ino: InodeNo, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = self.look();
         let inode = state.inode(ino).ok_or(crate::error::Error::NotFound)?;
         let n = u32::try_from(ino.0).unwrap_or_default();
         let mut map = state.mapping(n, inode).as_ref().clone();

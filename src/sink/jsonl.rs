@@ -115,21 +115,7 @@ mod tests {
 
     fn event(seq: u64) -> Event {
         let body = Body::Gap { reason: "test".into(), bytes: 1 };
-        let time = Timestamp::default();
-        let (vm, origin) = ("vm".into(), Origin::Direct);
-        Event {
-            seq,
-            time,
-            vm,
-            volume: None,
-            path: None,
-            inode: None,
-            kind: None,
-            txn: None,
-            origin,
-            body,
-            parent: None,
-        }
+        Event { seq, vm: "vm".into(), ..Event::new(Timestamp::default(), Origin::Direct, body) }
     }
 
     #[test]

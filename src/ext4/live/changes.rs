@@ -29,19 +29,7 @@ pub struct Cause {
 impl Cause {
     /// An event that came this way; `seq`, `vm` and `volume` are the engine's.
     pub fn event(&self, body: Body) -> Event {
-        Event {
-            seq: 0,
-            time: self.time,
-            vm: "".into(),
-            volume: None,
-            path: None,
-            inode: None,
-            kind: None,
-            txn: self.txn,
-            origin: self.origin,
-            body,
-            parent: None,
-        }
+        Event { txn: self.txn, ..Event::new(self.time, self.origin, body) }
     }
 }
 
