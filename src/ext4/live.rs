@@ -322,7 +322,25 @@ impl Live {
         let written = [&self.unowned, &self.fresh];
         let differ = Differ::new(&mut state, &self.volume, changed, written, &mut self.unresolved, cause.time);
         let delta = differ.run();
+        self.settle_disputes(&mut state, cause.time);
         self.say(&mut state, delta, cause, out);
+    }
+
+    /// Blocks that two inodes claimed go back to the one that still does. What was written to them
+    /// meanwhile was taken for the other's: content counts as written, maps are read again.
+    fn settle_disputes(&mut self, state: &mut State, time: Timestamp) {
+        let bs = self.block_size();
+        for ino in state.owners.take_disputed() {
+            let Some(inode) = state.inodes.get(&ino).cloned() else { continue };
+            let map = state.mapping(ino, &inode);
+            let (content, nodes) = state.owners.regain(ino, &map);
+            for r in content {
+                self.wrote_data(r.start.saturating_mul(bs)..r.end.saturating_mul(bs), time);
+            }
+            if nodes {
+                self.unresolved.entry(ino).or_insert(time);
+            }
+        }
     }
 
     fn say(&mut self, state: &mut State, delta: Delta, cause: Cause, out: &mut Vec<Event>) {

@@ -1,10 +1,12 @@
 //! The role map: whose are the blocks of the volume.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use crate::ext4::map::{Mapping, Run};
 use crate::ext4::xattr;
+use crate::ranges::RangeSet;
+use crate::units::BlockNo;
 
 /// A piece of a file's content (or of a directory).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +39,9 @@ pub struct Owners {
     pub nodes: BTreeMap<u64, u32>,
     /// Attribute blocks.
     pub xattrs: BTreeMap<u64, XattrBlock>,
+    /// Inodes whose blocks another inode claimed as well. Without a journal that happens: the inode
+    /// that gave a block up may reach the disk after the one that took it.
+    disputed: BTreeSet<u32>,
 }
 
 impl Owners {
@@ -67,6 +72,7 @@ impl Owners {
         let range = run.physical..run.physical + run.len;
         let clashes: Vec<Owned> = self.data_in(range.clone()).collect();
         for c in clashes {
+            self.disputed.extend([c.ino, ino].into_iter().filter(|_| c.ino != ino));
             self.take_range(c.physical..c.physical + c.len, None);
         }
         self.data.insert(run.physical, (run.len, ino, run.logical));
@@ -96,7 +102,7 @@ impl Owners {
     pub fn remap(&mut self, ino: u32, old: &Mapping, new: &Mapping) {
         let gone = old.runs.iter().filter(|r| !holds(&new.runs, r));
         gone.for_each(|r| self.take(ino, r));
-        for node in &old.nodes {
+        for node in without(&old.nodes, &new.nodes) {
             if self.nodes.get(&node.0) == Some(&ino) {
                 self.nodes.remove(&node.0);
             }
@@ -107,8 +113,54 @@ impl Owners {
     pub fn remap_new(&mut self, ino: u32, old: &Mapping, new: &Mapping) {
         let come = new.runs.iter().filter(|r| !holds(&old.runs, r));
         come.for_each(|r| self.give(ino, r));
-        self.nodes.extend(new.nodes.iter().map(|n| (n.0, ino)));
+        for node in without(&new.nodes, &old.nodes) {
+            if let Some(other) = self.nodes.insert(node.0, ino).filter(|o| *o != ino) {
+                self.disputed.extend([other, ino]);
+            }
+        }
     }
+
+    /// The inodes whose blocks are disputed; the caller regains them one by one.
+    pub fn take_disputed(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.disputed)
+    }
+
+    /// Give to `ino`, mapped by `map`, those of its blocks that nobody holds any more. Returns the
+    /// blocks of content that it regained and whether there were nodes among them. While others
+    /// hold any, the dispute goes on.
+    pub fn regain(&mut self, ino: u32, map: &Mapping) -> (Vec<Range<u64>>, bool) {
+        let (mut content, mut nodes) = (Vec::new(), false);
+        for run in &map.runs {
+            let mut free = RangeSet::default();
+            free.insert(run.physical..run.physical + run.len);
+            for o in self.data_in(run.physical..run.physical + run.len).collect::<Vec<_>>() {
+                free.remove(o.physical..o.physical + o.len);
+                self.disputed.extend((o.ino != ino).then_some(ino));
+            }
+            for r in free.iter() {
+                let logical = run.logical + (r.start - run.physical);
+                self.data.insert(r.start, (r.end - r.start, ino, logical));
+                content.push(r);
+            }
+        }
+        for node in &map.nodes {
+            let holder = *self.nodes.entry(node.0).or_insert_with(|| {
+                nodes = true;
+                ino
+            });
+            self.disputed.extend((holder != ino).then_some(ino));
+        }
+        (content, nodes)
+    }
+}
+
+/// The blocks of `all` that are not among `others`.
+fn without(all: &[BlockNo], others: &[BlockNo]) -> Vec<BlockNo> {
+    if all == others {
+        return Vec::new();
+    }
+    let others: HashSet<&BlockNo> = others.iter().collect();
+    all.iter().filter(|b| !others.contains(b)).copied().collect()
 }
 
 /// Whether `runs`, rising, hold exactly `run` (written or not does not matter here).
@@ -123,6 +175,24 @@ mod tests {
 
     fn run(logical: u64, physical: u64, len: u64) -> Run {
         Run { logical, physical, len, unwritten: false }
+    }
+
+    #[test]
+    fn a_block_claimed_by_two_returns_when_one_lets_go() {
+        let mut o = Owners::default();
+        let of = |runs: &[Run], node: u64| Mapping { runs: runs.to_vec(), nodes: vec![BlockNo(node)] };
+        let (none, new, stale) = (Mapping::default(), of(&[run(0, 100, 4)], 50), of(&[run(7, 102, 2)], 50));
+        o.remap_new(1, &none, &new);
+        o.remap_new(2, &none, &stale);
+        assert_eq!((o.data_at(102).map(|p| p.ino), o.nodes[&50]), (Some(2), 2));
+        assert_eq!(o.take_disputed(), BTreeSet::from([1, 2]));
+        assert_eq!(o.regain(1, &new), (vec![], false));
+        assert_eq!(o.take_disputed(), BTreeSet::from([1]));
+        o.remap(2, &stale, &none);
+        let (content, nodes) = o.regain(1, &new);
+        assert!(content.first() == Some(&(102..104)) && content.len() == 1 && nodes);
+        assert_eq!((o.data_at(103).map(|p| p.logical), o.nodes[&50]), (Some(3), 1));
+        assert!(o.take_disputed().is_empty());
     }
 
     #[test]
