@@ -386,21 +386,23 @@ impl Live {
     /// What was written to the last block behind a file's end counts once the file has grown: the
     /// data may reach the disk transactions before the size does.
     fn match_tails(&mut self, state: &State, delta: &Delta, files: &mut BTreeMap<u32, RangeSet>) {
-        for ino in delta.inodes.keys() {
-            if let Some(tail) = self.tails.remove(ino) {
-                tail.iter().for_each(|r| files.entry(*ino).or_default().insert(r));
+        let bs = self.block_size();
+        for (ino, t) in &delta.inodes {
+            let tail = self.tails.remove(ino).unwrap_or_default();
+            // Another file with the same number has no part in it; what lies in unwritten blocks is
+            // told when they become written.
+            let same = t.new.is_some() && !t.is_replaced();
+            for r in tail.iter().filter(|r| same && t.new_map.is_written(r.start / bs)) {
+                files.entry(*ino).or_default().insert(r);
             }
         }
         if self.tails.len() > MAX_TAILS {
             self.tails.clear();
         }
-        let bs = self.block_size();
         // A block that is new to a file was written to its end, whatever the file's size.
         let remapped = delta.inodes.iter().filter(|(_, t)| t.old_map != t.new_map);
         for (ino, inode) in remapped.filter_map(|(i, t)| Some((i, t.new.as_ref()?))) {
-            let last = inode.size / bs;
-            let written =
-                state.mapping(*ino, inode).at_or_after(last).is_some_and(|r| r.logical <= last && !r.unwritten);
+            let written = state.mapping(*ino, inode).is_written(inode.size / bs);
             if inode.kind == Kind::File && inode.size % bs != 0 && written {
                 self.tails.entry(*ino).or_default().insert(inode.size..inode.size.next_multiple_of(bs));
             }

@@ -77,6 +77,11 @@ impl Mapping {
         self.runs.get(self.runs.partition_point(|r| r.end() <= logical))
     }
 
+    /// Whether file block `logical` has a block that was written.
+    pub fn is_written(&self, logical: u64) -> bool {
+        self.at_or_after(logical).is_some_and(|r| r.logical <= logical && !r.unwritten)
+    }
+
     /// The runs that hold the file blocks of `run`, cut to them.
     pub fn cuts(&self, run: &Run) -> impl Iterator<Item = Run> {
         let (from, to) = (run.logical, run.end());
