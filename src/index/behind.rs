@@ -43,7 +43,8 @@ pub fn write<T>(file: &File, make: impl FnOnce(&mut Behind) -> io::Result<T>) ->
     let (to, from) = sync_channel(WAITING);
     let (give, back) = sync_channel(WAITING);
     thread::scope(|scope| {
-        let writer = thread::Builder::new().name("index".into()).spawn_scoped(scope, move || drain(&from, &give, file))?;
+        let writer =
+            thread::Builder::new().name("index".into()).spawn_scoped(scope, move || drain(&from, &give, file))?;
         let mut behind = Behind { piece: Vec::with_capacity(PIECE), to, back };
         let made = make(&mut behind).and_then(|made| behind.flush().map(|()| made));
         drop(behind);
