@@ -40,8 +40,8 @@ use crate::volume::{Health, VolumeInterest, VolumeWrite};
 /// Without a journal: after a pause as long as this, in nanoseconds, contradictions are settled by
 /// reading everything again.
 const CALM: i128 = 300_000_000;
-/// That may take at most this part of the time.
-const READING_SHARE: u32 = 10;
+/// Reading again waits this many times as long as it took the last time.
+const READING_SHARE: u32 = 3;
 /// Home writes are gathered for at most this long after the last one, in nanoseconds.
 const PAUSE: i128 = 200_000_000;
 /// Data written in place is told without waiting for a commit after this long, in nanoseconds.
