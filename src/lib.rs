@@ -78,6 +78,7 @@ pub mod ext4;
 // What happened, and who hears of it.
 pub mod event;
 pub mod sink;
+pub mod follow;
 
 // The guest's files as they are.
 pub mod guest;

@@ -1,6 +1,7 @@
 //! The stream in Redis equals the JSON Lines, whatever becomes of Redis meanwhile: each event once,
 //! in order. A guest works all the time and never waits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail")]
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
 mod support;
 
