@@ -83,7 +83,7 @@ pub enum PayloadArg {
     None,
     /// As they stand on the disk when the event is emitted.
     Disk,
-    /// Exactly those that were written.
+    /// Exactly those that were written (attach keeps a copy of what is written in TMPDIR).
     Exact,
 }
 

@@ -67,6 +67,7 @@ pub mod source;
 pub mod interest;
 pub mod feed;
 pub mod attach;
+pub mod exact;
 pub mod engine;
 
 // File systems: from blocks to files and to what changed.

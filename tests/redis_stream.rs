@@ -305,6 +305,54 @@ fn it_does_not_answer() {
     );
 }
 
+/// With an authority of its own; another one is not trusted.
+#[test]
+fn over_tls() {
+    need!(root, fuse, loop, "redis-server", "openssl");
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let openssl =
+        |words: &str| support::disk::run("openssl", words.split_whitespace().map(|w| w.replace("@", &at(""))));
+    fs::write(at("ext"), "subjectAltName=IP:127.0.0.1").unwrap();
+    for ca in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={ca} -keyout @/{ca}.key -out @/{ca}.pem"
+        ));
+    }
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=redis -keyout @/redis.key -out @/redis.csr");
+    openssl(
+        "x509 -req -in @/redis.csr -CA @/ca.pem -CAkey @/ca.key -CAcreateserial -days 2 -extfile @/ext -out @/redis.pem",
+    );
+    let port = support::redis::free_port().to_string();
+    let (cert, key, ca) = (at("redis.pem"), at("redis.key"), at("ca.pem"));
+    let tls = [
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+    ];
+    let redis = Server::start(scratch.path(), &tls);
+    let url = format!("rediss://127.0.0.1:{port}");
+    let guest = Guest::start(scratch.path(), &url, &["--redis-ca", &at("other.pem")]);
+    guest.work("first", 50);
+    wait("the word of it", || said(&guest.log()).len() == 2);
+    let (first, log) = guest.stop();
+    assert!(log.contains("ertificate"), "{log}");
+    let guest = Guest::again(scratch.path(), &url, &["--redis-ca", &ca]);
+    guest.work("second", 50);
+    let (second, log) = guest.stop();
+    assert_eq!(said(&log), [""; 0]);
+    let all = all_entries(&mut redis.connect());
+    assert_same("the first run", &all[..first.len()], &first);
+    assert_same("the second run", &all[first.len()..], &second);
+}
+
 /// What could not be delivered is delivered by the next run; ids go on rising.
 #[test]
 fn another_run_delivers_what_was_left() {
