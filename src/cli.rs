@@ -10,12 +10,15 @@ pub mod cat;
 pub mod crawl;
 pub mod doctor;
 pub mod failure;
+pub mod follow;
 mod human;
 pub mod ls;
 pub mod mount;
 mod output;
+mod quantity;
 pub mod replay;
 mod signals;
+pub mod sinks;
 pub mod stat;
 pub mod volumes;
 
@@ -45,6 +48,8 @@ pub enum Command {
     Crawl(crawl::CrawlArgs),
     /// Serve a disk to a guest, follow what it writes, and say what happens to its files.
     Attach(attach::AttachArgs),
+    /// Print the events of a running `attach` that Redis has.
+    Follow(follow::FollowArgs),
     /// List what lies where on an image.
     Volumes(volumes::VolumesArgs),
     /// List a directory of an image.
@@ -78,7 +83,7 @@ pub enum PayloadArg {
     None,
     /// As they stand on the disk when the event is emitted.
     Disk,
-    /// Exactly those that were written.
+    /// Exactly those that were written (attach keeps a copy of what is written in TMPDIR).
     Exact,
 }
 
@@ -92,6 +97,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Command::Replay(a) => replay::run(&a),
         Command::Crawl(a) => crawl::run(&a),
         Command::Attach(a) => attach::run(&a),
+        Command::Follow(a) => follow::run(&a),
         Command::Volumes(a) => volumes::run(&a),
         Command::Ls(a) => ls::run(&a),
         Command::Cat(a) => cat::run(&a),
