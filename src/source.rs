@@ -1,10 +1,13 @@
 //! Where the guest's changes come from: ways of being its disk, and ways of hearing of its writes.
 
 pub mod file;
+pub mod live_trace;
 pub mod log_writes;
 pub mod qemu_trace;
 pub mod recording;
 pub mod stream;
+pub mod trace;
+pub mod uring;
 
 #[cfg(test)]
 mod recording_tests;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use crate::{index, open};
+use crate::index::{self, Extra};
+use crate::open;
 
 /// Arguments of `crawl`.
 #[derive(Args, Debug)]
@@ -28,7 +29,10 @@ pub fn run(args: &CrawlArgs) -> Result<(), Failure> {
         let advice = "name another file for the index";
         return Err(Failure::new("the index would overwrite the image", args.index.display(), advice));
     }
-    let counts = index::write(&disk, &survey, 0, &args.index).map_err(|e| Failure::output(args.index.display(), &e))?;
+    let image = std::fs::canonicalize(&args.image).ok();
+    let extra = Extra { image, ..Extra::default() };
+    let counts =
+        index::write(&disk, &survey, &extra, &args.index).map_err(|e| Failure::output(args.index.display(), &e))?;
     tracing::info!("{} file systems, {} names, {} with errors", counts.file_systems, counts.files, counts.errors);
     match counts.errors {
         0 => Ok(()),
