@@ -55,6 +55,7 @@ fn follow(mut engine: Engine, feed: &Feed) -> io::Result<u64> {
         }
         if batch.closed && batch.writes.is_empty() {
             engine.finish()?;
+            engine.close()?;
             return Ok(engine.events());
         }
         engine.tick(Timestamp::now())?;

@@ -14,8 +14,10 @@ mod human;
 pub mod ls;
 pub mod mount;
 mod output;
+mod quantity;
 pub mod replay;
 mod signals;
+pub mod sinks;
 pub mod stat;
 pub mod volumes;
 

@@ -1,9 +1,12 @@
 //! What the command line means.
 
+pub mod sinks;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::replay::ReplayArgs;
+use crate::cli::sinks::SinkArgs;
 use crate::cli::{Failure, ImageArgs, PayloadArg};
 use crate::engine::Payload;
 use crate::error::Error;
@@ -63,6 +66,8 @@ pub struct ReplayConfig {
     pub vm: String,
     /// Whose bytes `write` events carry.
     pub payload: Payload,
+    /// Where events go too.
+    pub sinks: SinkArgs,
 }
 
 impl ReplayConfig {
@@ -85,6 +90,7 @@ impl ReplayConfig {
             final_tree: args.final_tree.clone(),
             vm: args.vm.clone().unwrap_or_else(|| vm_name(&args.image)),
             payload: args.payload.into(),
+            sinks: args.sinks.clone(),
         })
     }
 }

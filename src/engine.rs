@@ -43,6 +43,8 @@ const MAX_PAYLOAD: u64 = 1 << 20;
 const SETTLE: i128 = 500_000_000;
 /// Bytes at the start of a partition whose change may mean that a file system came or went.
 const HEAD: u64 = 128 << 10;
+/// Bytes of a sector.
+const SECTOR: u64 = 512;
 /// Bytes at both ends of the disk that hold partition tables.
 const TABLE: u64 = 64 << 10;
 
@@ -62,6 +64,8 @@ pub struct Engine {
     parts: Vec<Part>,
     sinks: Vec<Box<dyn Sink>>,
     seq: u64,
+    /// Number of the last write.
+    write: u64,
     /// Tables or file systems may have changed; when that was last seen.
     unsettled: Option<Timestamp>,
     out: Vec<Event>,
@@ -81,6 +85,7 @@ impl Engine {
             parts: Vec::new(),
             sinks: vec![sink],
             seq: 0,
+            write: 0,
             unsettled: None,
             out: Vec::new(),
         };
@@ -111,6 +116,7 @@ impl Engine {
 
     /// Take one change of the disk, which the image shows already. An error is the sink's.
     pub fn apply(&mut self, w: &Write) -> std::io::Result<()> {
+        self.write = w.seq;
         match &w.op {
             WriteOp::Data { offset, len, pieces } => {
                 let range = *offset..offset.saturating_add(*len);
@@ -155,6 +161,17 @@ impl Engine {
         self.deliver()
     }
 
+    /// Nothing more will be said: let the sinks deliver what they hold.
+    pub fn close(&mut self) -> std::io::Result<()> {
+        // Each has its chance, whatever becomes of another.
+        self.sinks.iter_mut().map(|s| s.close()).fold(Ok(()), std::io::Result::and)
+    }
+
+    /// Whether `write` events carry their bytes.
+    fn with_bytes(&self) -> bool {
+        self.options.payload == Payload::Disk || self.sinks.iter().any(|s| s.wants_payload())
+    }
+
     /// Writes were lost when the queue was full: read the disk again and say what differs.
     pub fn resync(&mut self, lost: &Lost) -> std::io::Result<()> {
         let now = Timestamp::now();
@@ -179,6 +196,7 @@ impl Engine {
     /// Call `f` for each volume that meets `range` with its part of it, in volume bytes.
     fn route(&mut self, range: &Range<u64>, mut f: impl FnMut(&mut dyn Volume, &Range<u64>, u64, &mut Vec<Event>)) {
         let several = self.has_several();
+        let with_bytes = self.with_bytes();
         for part in &mut self.parts {
             let start = range.start.max(part.range.start);
             let end = range.end.min(part.range.end);
@@ -188,11 +206,12 @@ impl Engine {
             if volume.health() == Health::Stale && self.unsettled.is_none() {
                 self.unsettled = Some(Timestamp::now());
             }
-            if !out.is_empty() && self.options.payload == Payload::Disk {
+            if !out.is_empty() && with_bytes {
                 out = with_payload(out, volume);
             }
             for mut e in out {
                 e.volume = Some(part.name.clone());
+                place_on_disk(&mut e, part.range.start);
                 if several {
                     prefix(&mut e, &part.name);
                 }
@@ -218,9 +237,14 @@ impl Engine {
     }
 
     fn emit(&mut self, mut e: Event) -> std::io::Result<()> {
+        e.vm = self.vm.clone();
+        e.write = self.write;
+        if matches!(e.body, Body::Aside { .. }) {
+            e.seq = self.seq;
+            return self.sinks.iter_mut().try_for_each(|s| s.aside(&e));
+        }
         self.seq += 1;
         e.seq = self.seq;
-        e.vm = self.vm.clone();
         self.sinks.iter_mut().try_for_each(|s| s.emit(&e))
     }
 
@@ -298,7 +322,7 @@ impl Engine {
         self.say(name, now, what, Some(volume));
         let mut files = Vec::new();
         volume.introduce(now, &mut files);
-        if self.options.payload == Payload::Disk {
+        if self.with_bytes() {
             files = with_payload(files, volume);
         }
         self.out.extend(files.into_iter().map(|e| Event { volume: Some(name.clone()), ..e }));
@@ -357,6 +381,17 @@ fn within<'a>(pieces: &'a [(u64, Box<[u8]>)], start: u64, local: &Range<u64>) ->
         Some((from - start, bytes.get(a..b).filter(|p| !p.is_empty())?))
     };
     pieces.iter().filter_map(cut).collect()
+}
+
+/// Asides of a volume count its sectors; the messages of 2013 count the disk's.
+fn place_on_disk(e: &mut Event, start: u64) {
+    if let Body::Aside { field, old, new } = &mut e.body
+        && field.ends_with("_sector_start")
+    {
+        let first = start / SECTOR;
+        *old = if *old == 0 { 0 } else { old.saturating_add(first) };
+        *new = new.saturating_add(first);
+    }
 }
 
 /// Put the volume's folder before the event's paths.

@@ -50,6 +50,7 @@ fn event(path: &str, ino: u64, parent: u64, body: Body) -> Event {
         origin: Origin::Journal,
         body,
         parent: Some(InodeNo(parent)),
+        write: 1,
     }
 }
 

@@ -11,11 +11,12 @@ use gammaray_ublk::{Backing, Device, OpenMode, Options as DeviceOptions, Tap};
 use super::signals::Signals;
 use super::{Failure, PayloadArg};
 use crate::attach::Follower;
-use crate::config::vm_name;
-use crate::engine::{Engine, EngineOptions};
+use crate::config::{sinks, vm_name};
+use crate::engine::{Engine, EngineOptions, Payload};
 use crate::feed::{Feed, Limits};
 use crate::open;
 use crate::sink::jsonl::Jsonl;
+use crate::sink::steady::Steady;
 use crate::source::file::FileExport;
 use crate::view::View;
 
@@ -64,6 +65,12 @@ pub struct AttachArgs {
     /// When the engine falls behind: let the guest wait instead of merging intermediate states.
     #[arg(long)]
     pub lossless: bool,
+    /// Other sinks.
+    #[command(flatten)]
+    pub sinks: super::sinks::SinkArgs,
+    /// What they cannot take.
+    #[command(flatten)]
+    pub spool: super::sinks::SpoolArgs,
 }
 
 /// Whatever serves the disk.
@@ -131,10 +138,14 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let signals = Signals::catch()?;
     let disk = open::image(&args.image).map_err(|e| Failure::image(&args.image, &e))?;
     let backing = Backing::open(&args.image, OpenMode::default()).map_err(Failure::line)?;
-    let sink = Jsonl::open(&args.events).map_err(|e| Failure::output(args.events.display(), &e))?;
     let options =
         EngineOptions { vm: args.vm.clone().unwrap_or_else(|| vm_name(&args.image)), payload: args.payload.into() };
-    let mut engine = Engine::new(disk, options, Box::new(sink)).map_err(|e| Failure::table(&args.image, &e))?;
+    let with_data = options.payload != Payload::None;
+    let jsonl = Jsonl::open(&args.events).map_err(|e| Failure::output(args.events.display(), &e))?;
+    let jsonl = Steady::new(jsonl.with_data(with_data), args.events.display().to_string());
+    let remote = sinks::start(&args.sinks, &options.vm, with_data, &sinks::spooling(&args.spool))?;
+    let mut engine = Engine::new(disk, options, Box::new(jsonl)).map_err(|e| Failure::table(&args.image, &e))?;
+    remote.into_iter().for_each(|s| engine.add_sink(s));
     let limits = Limits { lossless: args.lossless, ..Limits::default() };
     let feed = Feed::new(engine.interest(), limits);
     let view = match &args.mount {
@@ -152,7 +163,7 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let stopped = source.stop();
     let result = follower.stop();
     drop(view);
-    let events = result.map_err(|e| Failure::output(args.events.display(), &e))?;
+    let events = result.map_err(|e| sinks::failure(&args.events, &e))?;
     tracing::info!("{events} events");
     stopped
 }

@@ -4,6 +4,7 @@
 //! writes only confirm them. Without, or while the journal is clean, home writes are the truth:
 //! they are gathered until a flush or a pause, because they come block by block in any order.
 
+pub mod asides;
 pub mod names;
 pub mod changes;
 pub mod content;
@@ -496,6 +497,7 @@ impl Live {
             self.health = Health::Stale;
             return;
         }
+        out.extend(asides::superblock(&old, &new).map(|body| cause.event(body)));
         if old.blocks != new.blocks {
             self.resized(new.clone(), cause, out);
         }
@@ -513,6 +515,8 @@ impl Live {
         match group::read_all(&Covered(&self.volume), &sb) {
             Ok(groups) => {
                 out.push(cause.event(Body::Volume { what: "resized", fs: Some(sb.kind()) }));
+                let old = self.look().geometry.groups.clone();
+                out.extend(asides::groups(&sb, &old, &groups).map(|body| cause.event(body)));
                 self.state().geometry = super::fs::Geometry::new(sb, groups);
                 self.want_all();
             }

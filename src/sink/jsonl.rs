@@ -15,6 +15,7 @@ const BUFFER: usize = 64 << 10;
 /// again at the next flush; while that fails nothing more is taken, so nothing is lost silently.
 pub struct Jsonl<W = File> {
     to: W,
+    with_data: bool,
     waiting: Vec<u8>,
 }
 
@@ -38,7 +39,12 @@ impl Jsonl {
 impl<W: Write + Send> Jsonl<W> {
     /// To `to`.
     pub fn new(to: W) -> Self {
-        Self { to, waiting: Vec::with_capacity(BUFFER) }
+        Self { to, with_data: true, waiting: Vec::with_capacity(BUFFER) }
+    }
+
+    /// The same; `write` events have their bytes only if `with_data`.
+    pub fn with_data(self, with_data: bool) -> Self {
+        Self { with_data, ..self }
     }
 
     fn write_waiting(&mut self) -> io::Result<()> {
@@ -66,7 +72,11 @@ impl<W: Write + Send> Sink for Jsonl<W> {
             self.write_waiting()?;
         }
         let taken = self.waiting.len();
-        let line = serde_json::to_writer(&mut self.waiting, event);
+        let line = if self.with_data {
+            serde_json::to_writer(&mut self.waiting, event)
+        } else {
+            serde_json::to_writer(&mut self.waiting, &event.without_data())
+        };
         if let Err(e) = line {
             self.waiting.truncate(taken);
             return Err(e.into());
