@@ -14,9 +14,9 @@ mod human;
 pub mod ls;
 pub mod mount;
 mod output;
-mod quantity;
+pub(crate) mod quantity;
 pub mod replay;
-mod signals;
+pub(crate) mod signals;
 pub mod sinks;
 pub mod stat;
 pub mod volumes;
@@ -82,6 +82,11 @@ pub enum PayloadArg {
     Disk,
     /// Exactly those that were written.
     Exact,
+}
+
+/// Send log messages to stderr: warnings, or more with a higher `verbose`.
+pub(crate) fn start_log(verbose: u8) -> Result<(), Failure> {
+    output::start_log(verbose, None)
 }
 
 /// Parse `args` and do what they say.

@@ -193,6 +193,19 @@ impl Engine {
         self.deliver()
     }
 
+    /// The disk was changed by somebody whose writes do not come by here: read it again and say what
+    /// differs.
+    pub fn reread(&mut self) -> std::io::Result<()> {
+        let now = Timestamp::now();
+        self.route(&(0..u64::MAX), |volume, _, _, out| {
+            if let Err(e) = volume.resync(now, out) {
+                tracing::info!("cannot read the volume again: {e}");
+            }
+        });
+        self.look_again(now);
+        self.deliver()
+    }
+
     /// Call `f` for each volume that meets `range` with its part of it, in volume bytes.
     fn route(&mut self, range: &Range<u64>, mut f: impl FnMut(&mut dyn Volume, &Range<u64>, u64, &mut Vec<Event>)) {
         let several = self.has_several();

@@ -19,6 +19,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::engine::{Engine, EngineOptions, Payload};
+use crate::event::Event;
 use crate::image::Disk;
 use crate::open::{Area, Survey};
 use crate::partition::{Partition, PartitionType, Scheme};
@@ -61,6 +63,17 @@ pub struct Extra {
     pub image: Option<PathBuf>,
     /// Places of the disk whose bytes are kept: see [`snapshot`].
     pub keep: RangeSet,
+}
+
+/// The places of `disk` that inference reads when it starts.
+///
+/// # Errors
+/// The disk cannot be read.
+pub fn needed(disk: &Disk) -> crate::error::Result<RangeSet> {
+    let watched = snapshot::Watched::new(disk.clone());
+    let options = EngineOptions { vm: String::new(), payload: Payload::None };
+    Engine::new(watched.clone(), options, Box::new(Vec::<Event>::new()))?;
+    Ok(watched.seen())
 }
 
 /// Write the index of `disk` to `path`: all of it or nothing.

@@ -125,6 +125,25 @@ pub fn load(path: &Path) -> Result<Index, BadIndex> {
     load_with(path, |_| ())
 }
 
+/// What the first document of the index at `path` says: that of our own indexes holds the disk's size.
+///
+/// # Errors
+/// As [`load`].
+pub fn head(path: &Path) -> Result<Index, BadIndex> {
+    let mut documents = Documents { from: File::open(path)?, number: 0, at: 0 };
+    let mut index = Index { version: 1, ..Index::default() };
+    let mut bytes = Vec::new();
+    if !documents.next(&mut bytes)? {
+        return Err(BadIndex::Lacks("mbr"));
+    }
+    let doc = Fields::new(&bytes).map_err(|why| documents.bad(why.into()))?;
+    match text(&doc, "type").as_deref() {
+        Some("mbr") => index.take("mbr", &doc, &mut |_| ()).map_err(|why| documents.bad(why))?,
+        _ => return Err(documents.bad("it is no `mbr`, which comes first in an index".into())),
+    }
+    Ok(index)
+}
+
 /// The same, and show each file to `each`.
 ///
 /// # Errors

@@ -79,14 +79,18 @@ impl Base {
     fn below(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
         match &self.image {
             Some(image) => image.read_at(at, buf),
-            None => Err(io::Error::new(io::ErrorKind::NotFound, "the index does not hold these bytes, and the image is not at hand")),
+            None => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the index does not hold these bytes, and the image is not at hand",
+            )),
         }
     }
 }
 
 impl ReadAt for Base {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let end = offset.checked_add(buf.len() as u64).filter(|e| *e <= self.size).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let end =
+            offset.checked_add(buf.len() as u64).filter(|e| *e <= self.size).ok_or(io::ErrorKind::UnexpectedEof)?;
         let (mut at, mut rest) = (offset, buf);
         while !rest.is_empty() {
             let kept = self.snapshot.as_ref().and_then(|s| Some((s, s.next(at)?))).filter(|(_, r)| r.start < end);

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use redis::{Connection, ErrorKind, RedisError, ServerErrorKind};
 
 use super::trace::{HEADER, SECTOR};
+use crate::sink::server::{Servers, Trouble};
 use crate::units::Timestamp;
 
 /// The list's name.
@@ -94,7 +95,8 @@ impl Element {
         let sectors = i32::from_le_bytes([n0, n1, n2, n3]);
         let len = u64::try_from(sectors).map_err(|_| format!("{sectors} sectors"))?.saturating_mul(SECTOR);
         let len = usize::try_from(len).map_err(|e| e.to_string())?;
-        let (_, trailer) = rest.split_at_checked(len).ok_or_else(|| format!("{} bytes for {sectors} sectors", rest.len()))?;
+        let (_, trailer) =
+            rest.split_at_checked(len).ok_or_else(|| format!("{} bytes for {sectors} sectors", rest.len()))?;
         let (origin, time) = match trailer.first_chunk::<TRAILER>() {
             Some(t) if trailer.len() == TRAILER => trailer_of(t),
             None if trailer.is_empty() => (None, None),
@@ -105,7 +107,8 @@ impl Element {
             (CLOSED, 0) => Entry::Closed,
             (ENDED, 0) => Entry::Ended,
             (n, _) => {
-                let at = u64::try_from(n).ok().and_then(|n| n.checked_mul(SECTOR)).ok_or_else(|| format!("sector {n}"))?;
+                let at =
+                    u64::try_from(n).ok().and_then(|n| n.checked_mul(SECTOR)).ok_or_else(|| format!("sector {n}"))?;
                 bytes.drain(..HEADER);
                 bytes.truncate(len);
                 Entry::Write(at, bytes)
@@ -127,63 +130,57 @@ fn trailer_of(t: &[u8; TRAILER]) -> (Option<(u64, u64)>, Option<Timestamp>) {
     (Some((stream, seq)), Some(time))
 }
 
-/// Makes connections.
-pub type Connect = Box<dyn Fn() -> redis::RedisResult<Connection> + Send>;
-
 /// One end of the queue.
 struct End {
-    connect: Connect,
+    servers: Servers,
     connection: Option<Connection>,
     /// The server's trouble has been told.
     told: bool,
 }
 
 impl End {
-    fn new(connect: Connect) -> Result<Self, RedisError> {
-        let connection = Some(connect()?);
-        Ok(Self { connect, connection, told: false })
+    fn new(servers: Servers) -> Result<Self, Trouble> {
+        let connection = Some(servers.any()?);
+        Ok(Self { servers, connection, told: false })
     }
 
-    /// Run `f`, on a new connection if the last one broke. `None`: the server is away or cannot take it
-    /// now; it was told, and waited for a little.
+    /// Run `f`, on a new connection if the last one broke. `None`: the server is away or cannot do
+    /// it now; that was told, and waited for a little.
+    ///
+    /// # Errors
+    /// The server refuses, and would again.
     fn run<T>(&mut self, f: impl FnOnce(&mut Connection) -> redis::RedisResult<T>) -> io::Result<Option<T>> {
-        let result = match self.connection.take().map_or_else(&self.connect, Ok) {
-            Ok(mut connection) => {
-                let result = f(&mut connection);
-                self.connection = result.as_ref().map_or_else(|e| !e.is_unrecoverable_error(), |_| true).then_some(connection);
-                result
-            }
-            Err(e) => Err(e),
+        let mut connection = match self.connection.take().map_or_else(|| self.servers.any(), Ok) {
+            Ok(connection) => connection,
+            Err(trouble) => return Ok(self.wait(trouble)),
         };
-        match result {
+        match f(&mut connection) {
             Ok(value) => {
+                self.connection = Some(connection);
                 if std::mem::take(&mut self.told) {
-                    tracing::warn!("Redis is back");
+                    tracing::warn!("Redis {}: is back", self.servers.name());
                 }
                 Ok(Some(value))
             }
             Err(e) if is_for_good(&e) => Err(io::Error::other(e)),
-            Err(e) => {
-                if !std::mem::replace(&mut self.told, true) {
-                    tracing::warn!("Redis: {e}: waiting until that is over");
-                }
-                thread::sleep(AGAIN);
-                Ok(None)
-            }
+            Err(e) => Ok(self.wait(e.into())),
         }
+    }
+
+    fn wait<T>(&mut self, trouble: Trouble) -> Option<T> {
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::warn!("Redis {}: {trouble}: waiting until that is over", self.servers.name());
+        }
+        thread::sleep(AGAIN);
+        None
     }
 }
 
 /// Whether waiting will not help.
 fn is_for_good(e: &RedisError) -> bool {
-    let code = e.code().unwrap_or_default();
     match e.kind() {
-        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::UnexpectedReturnType => true,
-        ErrorKind::Server(ServerErrorKind::NoPerm) => true,
-        ErrorKind::Server(ServerErrorKind::ResponseError) | ErrorKind::Extension => {
-            !matches!(code, "OOM" | "LOADING" | "BUSY" | "MASTERDOWN" | "MISCONF")
-        }
-        _ => matches!(code, "NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE"),
+        ErrorKind::UnexpectedReturnType | ErrorKind::Server(ServerErrorKind::NoPerm) => true,
+        _ => matches!(e.code(), Some("ERR" | "NOAUTH" | "NOPERM" | "WRONGTYPE")),
     }
 }
 
@@ -207,10 +204,10 @@ impl Producer {
     ///
     /// # Errors
     /// The server cannot be used.
-    pub fn new(connect: Connect, limit: usize) -> Result<Self, RedisError> {
+    pub fn new(servers: Servers, limit: usize) -> Result<Self, Trouble> {
         let stream = u64::try_from(Timestamp::now().as_nanos()).unwrap_or(0);
         Ok(Self {
-            end: End::new(connect)?,
+            end: End::new(servers)?,
             limit,
             stream,
             seq: 0,
@@ -302,12 +299,12 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Of the server that `connect` reaches.
+    /// Of this server.
     ///
     /// # Errors
     /// The server cannot be used.
-    pub fn new(connect: Connect) -> Result<Self, RedisError> {
-        Ok(Self { end: End::new(connect)?, taken: VecDeque::new() })
+    pub fn new(servers: Servers) -> Result<Self, Trouble> {
+        Ok(Self { end: End::new(servers)?, taken: VecDeque::new() })
     }
 
     /// Whether the next element is here already.

@@ -43,18 +43,24 @@ struct Ends {
 }
 
 impl Uring {
-    /// Read the file, FIFO or other stream at `path`; `-` is stdin. Opening a FIFO waits for its
-    /// first writer.
+    /// Read the file, FIFO or other stream at `path`; `-` is stdin. A FIFO need not have a writer yet.
     ///
     /// # Errors
-    /// It cannot be opened, or is a directory.
+    /// It is not there, or is a directory, or no thread can be started.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = if path == Path::new("-") { super::recording::stdin()? } else { File::open(path)? };
-        let meta = file.metadata()?;
+        if path == Path::new("-") {
+            return Self::start(super::recording::stdin()?, false);
+        }
+        let meta = std::fs::metadata(path)?;
         if meta.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        Self::start(file, path != Path::new("-") && meta.file_type().is_fifo())
+        if !meta.file_type().is_fifo() {
+            return Self::start(File::open(path)?, false);
+        }
+        let path = path.to_path_buf();
+        // To open it waits for its writer.
+        Self::spawn(move || File::open(path), true)
     }
 
     /// Read `file`; `again` says that more may come after its end.
@@ -62,12 +68,20 @@ impl Uring {
     /// # Errors
     /// No thread can be started.
     pub fn start(file: File, again: bool) -> io::Result<Self> {
-        // A larger pipe means fewer switches between its ends; any size works.
-        let _ = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETPIPE_SZ(i32::try_from(PIECE).unwrap_or(i32::MAX)));
+        Self::spawn(move || Ok(file), again)
+    }
+
+    fn spawn(open: impl FnOnce() -> io::Result<File> + Send + 'static, again: bool) -> io::Result<Self> {
         let (to, pieces) = sync_channel(WAITING);
         let (give_back, used) = sync_channel(WAITING + 2);
         let ends = Ends { to, used };
-        thread::Builder::new().name("trace-reader".into()).spawn(move || read_all(file, again, &ends))?;
+        thread::Builder::new().name("trace-reader".into()).spawn(move || {
+            let read = open().and_then(|file| read_all(file, again, &ends));
+            if let Err(e) = read {
+                // If nobody listens any more, nobody wants to know.
+                let _ = ends.to.send(Err(e));
+            }
+        })?;
         Ok(Self { pieces, used: give_back })
     }
 
@@ -102,17 +116,15 @@ impl Uring {
     }
 }
 
-fn read_all(file: File, again: bool, ends: &Ends) {
-    let result = match tokio_uring::Runtime::new(&tokio_uring::builder()) {
+fn read_all(file: File, again: bool, ends: &Ends) -> io::Result<()> {
+    // A larger pipe means fewer switches between its ends; any size works.
+    let _ = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETPIPE_SZ(i32::try_from(PIECE).unwrap_or(i32::MAX)));
+    match tokio_uring::Runtime::new(&tokio_uring::builder()) {
         Ok(runtime) => runtime.block_on(with_uring(file, again, ends)),
         Err(e) => {
             tracing::info!("no io_uring here ({e}): the trace is read without");
             without(file, again, ends)
         }
-    };
-    if let Err(e) = result {
-        // If nobody listens any more, nobody wants to know.
-        let _ = ends.to.send(Err(e));
     }
 }
 
