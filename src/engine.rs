@@ -202,8 +202,21 @@ impl Engine {
                 tracing::info!("cannot read the volume again: {e}");
             }
         });
-        self.look_again(now);
+        if self.has_moved() {
+            self.look_again(now);
+        }
         self.deliver()
+    }
+
+    /// Whether other file systems are on the disk than those that are followed.
+    fn has_moved(&self) -> bool {
+        let Ok(survey) = open::survey(&self.disk) else { return false };
+        let same = |(area, part): (&open::Area, &Part)| {
+            let range = area.offset..area.offset.saturating_add(area.length);
+            let good = part.volume.as_ref().map(|v| v.health() == Health::Good);
+            area.name == part.name && range == part.range && good == area.files.as_ref().map(|_| true)
+        };
+        survey.areas.len() != self.parts.len() || !survey.areas.iter().zip(&self.parts).all(same)
     }
 
     /// Call `f` for each volume that meets `range` with its part of it, in volume bytes.

@@ -77,10 +77,8 @@ patch_qemu() {
   done
   # Debian's tarball lacks these, and the build only copies them.
   local f
-  for f in "$1"/src/pc-bios/meson.build; do
-    sed -n "s/.*'\(edk2-[^']*\.fd\.bz2\)'.*/\1/p" "$f" | while read -r f; do
-      [ -e "$1/src/pc-bios/$f" ] || bzip2 -c </dev/null >"$1/src/pc-bios/$f"
-    done
+  sed -n "s/.*'\(edk2-[^']*\.fd\.bz2\)'.*/\1/p" "$1/src/pc-bios/meson.build" | while read -r f; do
+    [ -e "$1/src/pc-bios/$f" ] || bzip2 -c </dev/null >"$1/src/pc-bios/$f"
   done
 }
 
@@ -89,8 +87,8 @@ configure_qemu() {
   mkdir "$1/build"
   cd "$1/build" || return 1
   ../src/configure --target-list=x86_64-softmmu --without-default-features --enable-system --enable-tcg \
-    --enable-tools --enable-virtfs --enable-attr --enable-linux-aio --enable-fdt=system --enable-trace-backends=log --disable-docs --disable-user \
-    --disable-install-blobs --disable-download --python="$1/python/bin/python3" >"$1/configure.log" 2>&1 ||
+    --enable-tools --enable-virtfs --enable-attr --enable-linux-aio --enable-fdt=system \
+    --enable-trace-backends=log --disable-docs --disable-user --disable-install-blobs --disable-download --python="$1/python/bin/python3" >"$1/configure.log" 2>&1 ||
     { echo "build-qemu: configure failed: $(grep -m1 -i error "$1/configure.log") (see $1/configure.log)" >&2; return 1; }
 }
 

@@ -2,6 +2,7 @@
 
 mod changes;
 
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -132,18 +133,30 @@ fn go_behind(args: &FsArgs) -> Result<(), Failure> {
     let before = device(&args.mountpoint);
     let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
     command.arg("-f").args(args.single.then_some("-s")).arg("--").arg(&args.mountpoint).arg(&args.image);
-    // In a process group of its own: the terminal's Ctrl-C is not for it.
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).spawn().map_err(cannot)?;
+    // What it says goes to a file: whoever waits for our stderr to be closed would wait for the view's
+    // end. A process group of its own: the terminal's Ctrl-C is not for it.
+    let mut said = tempfile::tempfile().map_err(cannot)?;
+    let stderr = said.try_clone().map_err(cannot)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
+    let mut child = command.spawn().map_err(cannot)?;
     loop {
         if let Some(status) = child.try_wait().map_err(cannot)? {
-            // It has said why.
-            return if status.success() { Ok(()) } else { Err(Failure::new("gray-fs has ended", "", "see above")) };
+            return if status.success() { Ok(()) } else { Err(last_words(&mut said)) };
         }
         if device(&args.mountpoint) != before {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Why the process in the background has ended.
+fn last_words(said: &mut std::fs::File) -> Failure {
+    let mut text = String::new();
+    // What cannot be read is not told.
+    let _ = said.rewind().and_then(|()| said.take(1 << 16).read_to_string(&mut text));
+    let line = text.lines().last().unwrap_or("it has ended and did not say why");
+    Failure::line(line.strip_prefix("gammaray: ").unwrap_or(line))
 }
 
 fn device(dir: &Path) -> Option<u64> {
