@@ -88,7 +88,8 @@ configure_qemu() {
   cd "$1/build" || return 1
   ../src/configure --target-list=x86_64-softmmu --without-default-features --enable-system --enable-tcg \
     --enable-tools --enable-virtfs --enable-attr --enable-linux-aio --enable-fdt=system \
-    --enable-trace-backends=log --disable-docs --disable-user --disable-install-blobs --disable-download --python="$1/python/bin/python3" >"$1/configure.log" 2>&1 ||
+    --enable-trace-backends=log --disable-docs --disable-user --disable-install-blobs \
+    --disable-download --python="$1/python/bin/python3" >"$1/configure.log" 2>&1 ||
     { echo "build-qemu: configure failed: $(grep -m1 -i error "$1/configure.log") (see $1/configure.log)" >&2; return 1; }
 }
 

@@ -82,7 +82,7 @@ fn a_cut_end_and_nonsense_are_told_with_their_place() {
     assert!(matches!(end, Some(StreamError::Cut { at: 524, missing: 6, .. })), "{end:?}");
     let (_, end) = all(trace(&[&two[..524], b"no end of line", &two].concat(), 1 << 20, false));
     assert!(matches!(&end, Some(StreamError::Text { at: 524, text }) if text == "no end of line"), "{end:?}");
-    let (_, end) = all(trace(&record(SIZE as i64 / 512, &[1; 512]), 1 << 20, false));
+    let (_, end) = all(trace(&record(i64::try_from(SIZE / 512).unwrap(), &[1; 512]), 1 << 20, false));
     assert!(matches!(end, Some(StreamError::Implausible { at: 0, .. })), "{end:?}");
     let (_, end) = all(trace(&[0; 4096], 1 << 20, false));
     assert!(matches!(end, Some(StreamError::Implausible { .. })), "{end:?}");
