@@ -10,6 +10,7 @@ pub mod cat;
 pub mod crawl;
 pub mod doctor;
 pub mod failure;
+pub mod follow;
 mod human;
 pub mod ls;
 pub mod mount;
@@ -47,6 +48,8 @@ pub enum Command {
     Crawl(crawl::CrawlArgs),
     /// Serve a disk to a guest, follow what it writes, and say what happens to its files.
     Attach(attach::AttachArgs),
+    /// Print the events of a running `attach` that Redis has.
+    Follow(follow::FollowArgs),
     /// List what lies where on an image.
     Volumes(volumes::VolumesArgs),
     /// List a directory of an image.
@@ -80,7 +83,7 @@ pub enum PayloadArg {
     None,
     /// As they stand on the disk when the event is emitted.
     Disk,
-    /// Exactly those that were written.
+    /// Exactly those that were written (attach keeps a copy of what is written in TMPDIR).
     Exact,
 }
 
@@ -99,6 +102,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Command::Replay(a) => replay::run(&a),
         Command::Crawl(a) => crawl::run(&a),
         Command::Attach(a) => attach::run(&a),
+        Command::Follow(a) => follow::run(&a),
         Command::Volumes(a) => volumes::run(&a),
         Command::Ls(a) => ls::run(&a),
         Command::Cat(a) => cat::run(&a),

@@ -20,7 +20,8 @@ impl From<PayloadArg> for Payload {
     fn from(arg: PayloadArg) -> Self {
         match arg {
             PayloadArg::None => Self::None,
-            PayloadArg::Disk | PayloadArg::Exact => Self::Disk,
+            PayloadArg::Disk => Self::Disk,
+            PayloadArg::Exact => Self::Exact,
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Payload {
     None,
     /// The file's bytes as they stand on disk when the event is made.
     Disk,
+    /// The bytes that were written: the disk is to be one that shows no later ones.
+    Exact,
 }
 
 /// How to run.
@@ -169,7 +171,7 @@ impl Engine {
 
     /// Whether `write` events carry their bytes.
     fn with_bytes(&self) -> bool {
-        self.options.payload == Payload::Disk || self.sinks.iter().any(|s| s.wants_payload())
+        self.options.payload != Payload::None || self.sinks.iter().any(|s| s.wants_payload())
     }
 
     /// Writes were lost when the queue was full: read the disk again and say what differs.

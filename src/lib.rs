@@ -68,6 +68,7 @@ pub mod source;
 pub mod interest;
 pub mod feed;
 pub mod attach;
+pub mod exact;
 pub mod engine;
 
 // File systems: from blocks to files and to what changed.
@@ -79,6 +80,7 @@ pub mod ext4;
 // What happened, and who hears of it.
 pub mod event;
 pub mod sink;
+pub mod follow;
 
 // The guest's files as they are.
 pub mod guest;

@@ -13,6 +13,7 @@ use super::{Failure, PayloadArg};
 use crate::attach::Follower;
 use crate::config::{sinks, vm_name};
 use crate::engine::{Engine, EngineOptions, Payload};
+use crate::exact::Exact;
 use crate::feed::{Feed, Limits};
 use crate::open;
 use crate::sink::jsonl::Jsonl;
@@ -144,10 +145,13 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let jsonl = Jsonl::open(&args.events).map_err(|e| Failure::output(args.events.display(), &e))?;
     let jsonl = Steady::new(jsonl.with_data(with_data), args.events.display().to_string());
     let remote = sinks::start(&args.sinks, &options.vm, with_data, &sinks::spooling(&args.spool))?;
+    let no_copy = |e| Failure::new(format_args!("cannot make a temporary file: {e}"), "", "name a folder with TMPDIR");
+    let exact = (options.payload == Payload::Exact).then(|| Exact::over(disk.clone())).transpose().map_err(no_copy)?;
+    let disk = exact.as_ref().map_or(disk, Exact::disk);
     let mut engine = Engine::new(disk, options, Box::new(jsonl)).map_err(|e| Failure::table(&args.image, &e))?;
     remote.into_iter().for_each(|s| engine.add_sink(s));
     let limits = Limits { lossless: args.lossless, ..Limits::default() };
-    let feed = Feed::new(engine.interest(), limits);
+    let feed = Feed::new(exact.as_ref().map_or_else(|| engine.interest(), Exact::all_bytes), limits);
     let view = match &args.mount {
         Some(dir) => Some(View::mount(engine.guest(), dir).map_err(Failure::line)?),
         None => None,
@@ -158,7 +162,7 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let source = Source::start(args, Arc::new(backing), feed.clone())?;
     eprintln!("gammaray: {} is served at {}", args.image.display(), source.path().display());
     let threads = |e| Failure::new(format_args!("cannot start a thread: {e}"), "", "check the limits of this process");
-    let follower = Follower::start(engine, feed).map_err(threads)?;
+    let follower = Follower::start(engine, feed, exact).map_err(threads)?;
     while !signals.came_within(LOOK) && !source.has_ended() && !follower.has_ended() {}
     let stopped = source.stop();
     let result = follower.stop();

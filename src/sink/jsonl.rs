@@ -17,6 +17,8 @@ pub struct Jsonl<W = File> {
     to: W,
     with_data: bool,
     waiting: Vec<u8>,
+    /// So many bytes of them, of the first line, have been written.
+    begun: usize,
 }
 
 /// Create or empty the file at `path`; `-` is stdout.
@@ -39,7 +41,7 @@ impl Jsonl {
 impl<W: Write + Send> Jsonl<W> {
     /// To `to`.
     pub fn new(to: W) -> Self {
-        Self { to, with_data: true, waiting: Vec::with_capacity(BUFFER) }
+        Self { to, with_data: true, waiting: Vec::with_capacity(BUFFER), begun: 0 }
     }
 
     /// The same; `write` events have their bytes only if `with_data`.
@@ -48,7 +50,7 @@ impl<W: Write + Send> Jsonl<W> {
     }
 
     fn write_waiting(&mut self) -> io::Result<()> {
-        let mut done = 0;
+        let mut done = self.begun;
         let result = loop {
             let rest = self.waiting.get(done..).unwrap_or_default();
             if rest.is_empty() {
@@ -61,7 +63,11 @@ impl<W: Write + Send> Jsonl<W> {
                 Err(e) => break Err(e),
             }
         };
-        self.waiting.drain(..done);
+        let whole = self.waiting.get(..done).and_then(|w| w.iter().rposition(|b| *b == b'\n')).map_or(0, |at| at + 1);
+        self.waiting.drain(..whole);
+        // Whoever reads from a pipe next has not seen the beginning of the line.
+        let has_reader = !matches!(&result, Err(e) if e.kind() == io::ErrorKind::BrokenPipe);
+        self.begun = if has_reader { done - whole } else { 0 };
         result
     }
 }

@@ -113,7 +113,7 @@ impl Deliver for Publish {
         if pipeline.is_empty() {
             return Ok(records.len());
         }
-        let answers = self.link.run_all(&mut pipeline)?;
+        let answers = self.link.run_all(&pipeline)?;
         self.arrived(&answers, &counts)
     }
 

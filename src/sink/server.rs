@@ -143,27 +143,24 @@ impl Link {
         self.connection = None;
     }
 
-    /// Run one command.
+    /// Run one command. An answer that is an error is one of ours.
     pub fn run(&mut self, command: &Cmd) -> Result<Value, Trouble> {
-        self.connect()?;
-        let result = self.connection.as_mut().map(|(c, _)| command.query::<Value>(c));
-        match result {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(e)) => Err(self.failed(e.into())),
-            None => Err(Trouble::new("not connected")),
+        match self.run_all(redis::pipe().add_command(command.clone()))?.pop() {
+            Some(Value::ServerError(e)) => Err(self.failed(Trouble::from(&e))),
+            Some(value) => Ok(value),
+            None => Err(Trouble::new("it gives no answer")),
         }
     }
 
     /// Run a pipeline that is not atomic; its answers, errors among them.
-    pub fn run_all(&mut self, pipeline: &mut Pipeline) -> Result<Vec<Value>, Trouble> {
+    ///
+    /// The library's own function goes on reading after an answer did not come in time, once for
+    /// each command.
+    pub fn run_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Trouble> {
         self.connect()?;
-        pipeline.ignore_errors();
-        let result = self.connection.as_mut().map(|(c, _)| pipeline.query::<Vec<Value>>(c));
-        match result {
-            Some(Ok(values)) => Ok(values),
-            Some(Err(e)) => Err(self.failed(e.into())),
-            None => Err(Trouble::new("not connected")),
-        }
+        let Some((connection, _)) = &mut self.connection else { return Err(Trouble::new("not connected")) };
+        let answers = talk(connection, pipeline);
+        answers.map_err(|e| self.failed(e.into()))
     }
 
     /// Draw the consequences of an answer that is an error: go where it sends us, or hang up and
@@ -188,6 +185,11 @@ impl Link {
             }
         }
     }
+}
+
+fn talk(connection: &mut Connection, pipeline: &Pipeline) -> redis::RedisResult<Vec<Value>> {
+    connection.send_packed_command(&pipeline.get_packed_pipeline())?;
+    (0..pipeline.len()).map(|_| connection.recv_response()).collect()
 }
 
 /// The same kind of address elsewhere. An empty host is the one that said so.

@@ -102,8 +102,10 @@ impl<S: Sink> Sink for Steady<S> {
     }
 
     fn aside(&mut self, aside: &Event) -> io::Result<()> {
-        let taken = self.inner.aside(aside);
-        self.note(taken);
+        // Nothing was written if there is no error: most sinks have no use for it.
+        if let Err(e) = self.inner.aside(aside) {
+            self.note(Err(e));
+        }
         Ok(())
     }
 

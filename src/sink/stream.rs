@@ -109,7 +109,7 @@ pub fn parse_id(id: &[u8]) -> Option<Id> {
 }
 
 /// The value of `name` in the answer of `XINFO`: names and values in turn.
-fn info<'a>(answer: &'a Value, name: &str) -> Option<&'a Value> {
+pub fn info<'a>(answer: &'a Value, name: &str) -> Option<&'a Value> {
     let Value::Array(all) = answer else { return None };
     all.chunks_exact(2).find_map(|pair| match pair {
         [Value::BulkString(n), v] if n == name.as_bytes() => Some(v),

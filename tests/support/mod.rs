@@ -22,6 +22,7 @@ pub mod need;
 pub mod oracle;
 pub mod record;
 pub mod recorder;
+pub mod redis;
 pub mod rng;
 pub mod script;
 pub mod text;

@@ -13,7 +13,7 @@ use crate::sink::server::{Link, Trouble};
 use crate::units::Timestamp;
 
 /// What was taken is remembered up to this much, in case that Redis loses it.
-const REMEMBERED: (usize, usize) = (4 << 20, 16_384);
+const REMEMBERED: (usize, usize) = (16 << 20, 1 << 16);
 /// At most this many points in time are remembered for the retention.
 const MARKS: u32 = 64;
 
@@ -145,7 +145,7 @@ impl Append {
             pipeline.arg(format!("{ms}-{}", r.seq)).arg("event").arg(json).arg("bson").arg(bson);
         }
         pipeline.cmd("EXEC");
-        let answers = self.link.run_all(&mut pipeline)?;
+        let answers = self.link.run_all(&pipeline)?;
         match refusal(&answers) {
             None => Ok((ms, records.last().map_or(0, |r| r.seq))),
             Some(trouble) => Err(self.link.failed(trouble)),
