@@ -250,8 +250,14 @@ fn a_full_queue_holds_up_the_queuer_and_loses_nothing() {
     make(&disk, 64 << 20, "ext4");
     let writes = 4000_u64;
     // Beyond the file system's metadata; the last sectors of the disk.
-    let record =
-        |i: u64| [&(131_072 - 8 * (i % 100 + 1)).to_le_bytes()[..], &8_i32.to_le_bytes(), &[i as u8; 4096]].concat();
+    let record = |i: u64| {
+        [
+            &(131_072 - 8 * (i % 100 + 1)).to_le_bytes()[..],
+            &8_i32.to_le_bytes(),
+            &[u8::try_from(i % 251).unwrap(); 4096],
+        ]
+        .concat()
+    };
     std::fs::write(dir.path().join("disk.trace"), (0..writes).flat_map(record).collect::<Vec<u8>>()).unwrap();
     let start = |name, args: &[&str]| Tool::start(dir.path(), Some(&server), name, args);
     assert!(start("gray-crawler", &["disk.raw", "disk.bson"]).wait().0.success());
