@@ -15,9 +15,9 @@ mod human;
 pub mod ls;
 pub mod mount;
 mod output;
-mod quantity;
+pub(crate) mod quantity;
 pub mod replay;
-mod signals;
+pub(crate) mod signals;
 pub mod sinks;
 pub mod stat;
 pub mod volumes;
@@ -85,6 +85,11 @@ pub enum PayloadArg {
     Disk,
     /// Exactly those that were written (attach keeps a copy of what is written in TMPDIR).
     Exact,
+}
+
+/// Send log messages to stderr: warnings, or more with a higher `verbose`.
+pub(crate) fn start_log(verbose: u8) -> Result<(), Failure> {
+    output::start_log(verbose, None)
 }
 
 /// Parse `args` and do what they say.

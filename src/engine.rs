@@ -195,6 +195,32 @@ impl Engine {
         self.deliver()
     }
 
+    /// The disk was changed by somebody whose writes do not come by here: read it again and say what
+    /// differs.
+    pub fn reread(&mut self) -> std::io::Result<()> {
+        let now = Timestamp::now();
+        self.route(&(0..u64::MAX), |volume, _, _, out| {
+            if let Err(e) = volume.resync(now, out) {
+                tracing::info!("cannot read the volume again: {e}");
+            }
+        });
+        if self.has_moved() {
+            self.look_again(now);
+        }
+        self.deliver()
+    }
+
+    /// Whether other file systems are on the disk than those that are followed.
+    fn has_moved(&self) -> bool {
+        let Ok(survey) = open::survey(&self.disk) else { return false };
+        let same = |(area, part): (&open::Area, &Part)| {
+            let range = area.offset..area.offset.saturating_add(area.length);
+            let good = part.volume.as_ref().map(|v| v.health() == Health::Good);
+            area.name == part.name && range == part.range && good == area.files.as_ref().map(|_| true)
+        };
+        survey.areas.len() != self.parts.len() || !survey.areas.iter().zip(&self.parts).all(same)
+    }
+
     /// Call `f` for each volume that meets `range` with its part of it, in volume bytes.
     fn route(&mut self, range: &Range<u64>, mut f: impl FnMut(&mut dyn Volume, &Range<u64>, u64, &mut Vec<Event>)) {
         let several = self.has_several();

@@ -47,6 +47,7 @@
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod legacy;
 
 // The words that all share.
 pub mod units;
