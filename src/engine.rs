@@ -331,8 +331,13 @@ impl Engine {
         }
         let slice: Disk = Arc::new(Slice::new(self.disk.clone(), area.offset, area.length));
         let interest = VolumeInterest::new(self.interest.clone(), area.offset);
-        match crate::ext4::Ext4::open(slice).and_then(|fs| crate::ext4::live::Live::open(fs, interest)) {
-            Ok(live) => Some(Box::new(live)),
+        let opened: Result<Box<dyn Volume>> = match area.files.as_ref()? {
+            open::Files::Ext4(_) => crate::ext4::Ext4::open(slice)
+                .and_then(|fs| Ok(Box::new(crate::ext4::live::Live::open(fs, interest)?) as Box<dyn Volume>)),
+            open::Files::Ntfs(_) => return None,
+        };
+        match opened {
+            Ok(live) => Some(live),
             Err(e) => {
                 tracing::warn!("{}: not followed: {e}", area.name);
                 None

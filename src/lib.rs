@@ -74,6 +74,7 @@ pub mod volume;
 pub mod tree;
 pub mod namespace;
 pub mod ext4;
+pub mod ntfs;
 
 // What happened, and who hears of it.
 pub mod event;
