@@ -27,5 +27,6 @@ pub mod logfile;
 pub mod describe;
 pub mod node;
 pub mod reader;
+pub mod live;
 
 pub use reader::Ntfs;
