@@ -90,8 +90,7 @@ impl Node {
         let content = match self.kind {
             Kind::Dir => self.file.named(kind::INDEX_ALLOCATION, &index::NAMES),
             Kind::Symlink => return self.target.as_ref().map_or(0, |t| t.len() as u64),
-            Kind::Fifo | Kind::Sock | Kind::Chr | Kind::Blk => return 0,
-            Kind::File | Kind::Reparse => self.file.attribute(kind::DATA),
+            _ => self.file.attribute(kind::DATA),
         };
         content.map_or(0, Attribute::size)
     }

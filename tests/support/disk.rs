@@ -38,7 +38,7 @@ pub fn scratch() -> tempfile::TempDir {
     dir
 }
 
-/// Make a sparse image of `size` bytes and a file system on it. `mkfs` is words: `ext4 -b 1024 …`.
+/// Make a sparse image of `size` bytes and a file system on it. `mkfs` is words: `ext4 -b 1024 …`, `ntfs -c 4096 …`.
 pub fn make(image: &Path, size: u64, mkfs: &str) {
     File::create(image).and_then(|f| f.set_len(size)).unwrap();
     format(image, mkfs);
@@ -46,6 +46,9 @@ pub fn make(image: &Path, size: u64, mkfs: &str) {
 
 /// Make a file system on what is there already.
 pub fn format(device: &Path, mkfs: &str) {
+    if let Some(words) = mkfs.strip_prefix("ntfs") {
+        return super::ntfs::format(device, words);
+    }
     let mut args = vec!["-q", "-F", "-t"];
     args.extend(mkfs.split_whitespace());
     run("mke2fs", args.iter().map(OsStr::new).chain([device.as_os_str()]));
@@ -163,6 +166,9 @@ pub fn kernel_listing(image: &Path, scratch: &Path) -> Listing {
 
 /// The same for a part of the image (`--offset`, `--sizelimit`), which the kernel may change.
 pub fn kernel_listing_at(image: &Path, scratch: &Path, loop_options: &[&str]) -> Listing {
+    if super::ntfs::is_ntfs(image, 0) {
+        return super::ntfs::listing(image, scratch, loop_options);
+    }
     let device = Loop::attach_with(image, loop_options);
     // `ro` alone still replays the journal, and `noatime` keeps reading from changing anything.
     let mount = Mount::new(&device.device, &scratch.join("oracle"), "ro,noatime");
@@ -173,6 +179,10 @@ pub fn kernel_listing_at(image: &Path, scratch: &Path, loop_options: &[&str]) ->
 
 /// What e2fsck has against an image, if anything.
 pub fn fsck(image: &Path) -> Result<(), String> {
+    if super::ntfs::is_ntfs(image, 0) {
+        // There is no fsck for NTFS; the listing must do.
+        return Ok(());
+    }
     let out = output("e2fsck", [OsStr::new("-fn"), image.as_os_str()]);
     if out.status.success() { Ok(()) } else { Err(format!("e2fsck -fn: {}\n{}", out.status, all(&out))) }
 }

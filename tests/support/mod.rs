@@ -19,6 +19,7 @@ pub mod live;
 pub mod logwrites;
 pub mod model;
 pub mod need;
+pub mod ntfs;
 pub mod oracle;
 pub mod record;
 pub mod recorder;
