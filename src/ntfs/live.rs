@@ -53,6 +53,8 @@ pub struct Live {
     waiting: BTreeSet<u64>,
     /// Files whose names contradict others'.
     unplaced: BTreeSet<u64>,
+    /// Bytes of streams that were written and could not be read so far.
+    later: InPlace,
     /// Bytes of the volume that were written since the last time.
     fresh: RangeSet,
     /// When the last write came.
@@ -76,6 +78,7 @@ impl Live {
             dirty: BTreeSet::new(),
             waiting: BTreeSet::new(),
             unplaced: BTreeSet::new(),
+            later: InPlace::new(),
             fresh: RangeSet::default(),
             last: None,
             health: Health::Good,
@@ -194,9 +197,18 @@ impl Live {
         let touched: BTreeMap<u64, Touched> =
             touched.into_iter().filter(|t| is_shown(t.record)).map(|t| (t.record, t)).collect();
         let unplaced = std::mem::take(&mut self.unplaced);
-        let mut changes =
-            Changes { state: &mut state, volume: &self.volume, touched, in_place, unplaced, time, origin };
+        let mut changes = Changes {
+            state: &mut state,
+            volume: &self.volume,
+            touched,
+            in_place,
+            later: InPlace::new(),
+            unplaced,
+            time,
+            origin,
+        };
         out.extend(changes.run());
+        self.later = changes.later;
         self.unplaced = changes.unplaced;
         if self.unplaced.len() > MAX_GATHERED {
             tracing::warn!("more than {MAX_GATHERED} names contradict others: forgetting them");
@@ -208,7 +220,7 @@ impl Live {
     /// so, and count as written then.
     fn attribute(&mut self, state: &State) -> InPlace {
         let cluster = self.volume.cluster_size();
-        let mut all = InPlace::new();
+        let mut all = std::mem::take(&mut self.later);
         for r in std::mem::take(&mut self.fresh).iter() {
             for o in state.owners.within(r.start / cluster..r.end.div_ceil(cluster)) {
                 let start = (o.lcn * cluster).max(r.start) - o.lcn * cluster;

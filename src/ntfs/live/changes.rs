@@ -32,6 +32,8 @@ pub struct Changes<'a> {
     pub touched: BTreeMap<u64, Touched>,
     /// What was written in place.
     pub in_place: InPlace,
+    /// Bytes that were written and cannot be read yet.
+    pub later: InPlace,
     /// Files whose names could not be put in order so far.
     pub unplaced: BTreeSet<u64>,
     /// When.
@@ -180,7 +182,11 @@ impl Changes<'_> {
                 None => Some(node.clone()),
             };
             let wrote = in_place.get(&n);
-            File { changes: self, node: &node, old: old.as_deref(), path, wrote }.events(events);
+            let mut later = BTreeMap::new();
+            File { changes: self, node: &node, old: old.as_deref(), path, wrote }.events(events, &mut later);
+            if !later.is_empty() {
+                self.later.insert(n, later);
+            }
         }
     }
 }
@@ -219,12 +225,12 @@ struct File<'a, 'b> {
 }
 
 impl File<'_, '_> {
-    fn events(&self, events: &mut Vec<Event>) {
+    fn events(&self, events: &mut Vec<Event>, later: &mut Later) {
         if self.node.kind == Kind::File {
-            let bodies = self.content();
+            let bodies = self.content(later);
             events.extend(bodies.into_iter().map(|b| self.event(b)));
         }
-        self.streams(events);
+        self.streams(events, later);
         let Some(old) = self.old else { return };
         let mut bodies = Vec::new();
         metadata(old, self.node, &mut bodies);
@@ -243,7 +249,7 @@ impl File<'_, '_> {
         }
     }
 
-    fn content(&self) -> Vec<Body> {
+    fn content(&self, later: &mut Later) -> Vec<Body> {
         let data = |n: &'_ Node| n.file.attribute(kind::DATA).cloned();
         let Some(new) = data(self.node) else { return Vec::new() };
         let old = self.old.map(data);
@@ -262,11 +268,11 @@ impl File<'_, '_> {
         let empty = Attribute { value: crate::ntfs::record::Value::Resident([][..].into()), ..new.clone() };
         // A file that had no content at all had none of any size.
         let old = old.map(|o| o.unwrap_or(empty));
-        Stream { volume: self.changes.volume, old: old.as_ref(), new: &new, in_place }.changes()
+        compare(Stream { volume: self.changes.volume, old: old.as_ref(), new: &new, in_place }, later)
     }
 
     /// Named streams come, change and go.
-    fn streams(&self, events: &mut Vec<Event>) {
+    fn streams(&self, events: &mut Vec<Event>, later: &mut Later) {
         let before = self.old.map(reader::streams).unwrap_or_default();
         let now = reader::streams(self.node);
         for s in &now {
@@ -277,7 +283,7 @@ impl File<'_, '_> {
                 events.push(self.stream_event(s, Body::Create(Created { size, ..created(self.node) })));
             }
             let in_place = self.wrote.and_then(|w| w.get(&*new.name)).cloned().unwrap_or_default();
-            let bodies = Stream { volume: self.changes.volume, old, new, in_place }.changes();
+            let bodies = compare(Stream { volume: self.changes.volume, old, new, in_place }, later);
             events.extend(bodies.into_iter().map(|b| self.stream_event(s, b)));
         }
         let gone = before.iter().filter(|s| !now.contains(s));
@@ -288,6 +294,19 @@ impl File<'_, '_> {
         let path = GuestPath([&self.path.0[..], b":", &s.name[..]].concat());
         Event { path: Some(path), kind: Some(Kind::File), stream: Some(s.clone()), ..self.event(body) }
     }
+}
+
+/// What of a file's streams cannot be read yet.
+type Later = BTreeMap<StreamName, RangeSet>;
+
+fn compare(stream: Stream<'_>, later: &mut Later) -> Vec<Body> {
+    let name: StreamName = stream.new.name.as_ref().into();
+    let mut unread = RangeSet::default();
+    let bodies = stream.changes(&mut unread);
+    if !unread.is_empty() {
+        later.insert(name, unread);
+    }
+    bodies
 }
 
 fn metadata(old: &Node, new: &Node, bodies: &mut Vec<Body>) {

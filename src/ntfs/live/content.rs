@@ -23,8 +23,9 @@ pub struct Stream<'a> {
 
 impl Stream<'_> {
     /// Writes and truncations that lead from the old state to the new one. Of a stream that is new,
-    /// the size is known by its `create`.
-    pub fn changes(self) -> Vec<Body> {
+    /// the size is known by its `create`. Packed bytes that make no sense yet, because their record
+    /// came first, go to `later`.
+    pub fn changes(self, later: &mut RangeSet) -> Vec<Body> {
         let (mut wrote, mut zeroed) = (RangeSet::default(), RangeSet::default());
         let size = self.new.size();
         let mut before = self.old.map_or(size, Attribute::size);
@@ -34,6 +35,7 @@ impl Stream<'_> {
             (old, Value::NonResident(new)) => self.in_clusters(old, new, &mut wrote, &mut zeroed),
         }
         wrote.remove(size..u64::MAX);
+        self.put_off(&mut wrote, later);
         zeroed.remove(size.min(before)..u64::MAX);
         wrote.iter().for_each(|r| zeroed.remove(r));
         let mut all: Vec<_> = wrote.iter().map(|r| (r, false)).chain(zeroed.iter().map(|r| (r, true))).collect();
@@ -81,6 +83,20 @@ impl Stream<'_> {
         }
         wrote.remove(new.valid..u64::MAX);
         zeroed.insert(new.valid..before.valid);
+    }
+
+    fn put_off(&self, wrote: &mut RangeSet, later: &mut RangeSet) {
+        let Some(n) = self.new.non_resident().filter(|n| n.unit > 0 && !self.new.encrypted) else { return };
+        let unit = n.unit.saturating_mul(self.volume.cluster_size());
+        let mut buf = vec![0; data::to_usize(unit)];
+        for r in wrote.clone().iter() {
+            for at in (r.start / unit..r.end.div_ceil(unit)).map(|u| u.saturating_mul(unit)) {
+                if data::read(self.volume, &self.new.value, at, &mut buf).is_err() {
+                    wrote.remove(at..at.saturating_add(unit));
+                    later.insert(at..at.saturating_add(unit));
+                }
+            }
+        }
     }
 
     /// The content left the record for clusters: only what is different there was written.
