@@ -102,7 +102,7 @@ const MAX_PIECES: usize = 16_384;
 /// names in other records.
 pub fn assemble(volume: &Volume, id: FileRef, header: Header, base: Vec<Attribute>) -> Result<File> {
     let Some(listed) = base.iter().find(|a| a.kind == kind::ATTRIBUTE_LIST) else {
-        return Ok(File { id, header, attributes: join(base, id)?, extensions: Vec::new() });
+        return Ok(File { id, header, attributes: join(volume, base, id)?, extensions: Vec::new() });
     };
     let entries = list::read(volume, listed)?;
     let mut held: BTreeMap<u64, Vec<Attribute>> = BTreeMap::from([(id.record(), base)]);
@@ -124,7 +124,7 @@ pub fn assemble(volume: &Volume, id: FileRef, header: Header, base: Vec<Attribut
         }
     }
     held.remove(&id.record());
-    Ok(File { id, header, attributes: join(pieces, id)?, extensions: held.into_keys().collect() })
+    Ok(File { id, header, attributes: join(volume, pieces, id)?, extensions: held.into_keys().collect() })
 }
 
 /// The attributes of the extension record `holder` of the file `id`.
@@ -139,7 +139,7 @@ fn extension(volume: &Volume, id: FileRef, holder: FileRef) -> Result<Vec<Attrib
 }
 
 /// Join the pieces of values that are spread over records.
-fn join(mut pieces: Vec<Attribute>, id: FileRef) -> Result<Vec<Attribute>> {
+fn join(volume: &Volume, mut pieces: Vec<Attribute>, id: FileRef) -> Result<Vec<Attribute>> {
     pieces.retain(|a| a.kind != kind::ATTRIBUTE_LIST);
     // A stable sort: several names of a file keep their order.
     pieces.sort_by(|a, b| (a.kind, &a.name, a.first_vcn).cmp(&(b.kind, &b.name, b.first_vcn)));
@@ -159,6 +159,12 @@ fn join(mut pieces: Vec<Attribute>, id: FileRef) -> Result<Vec<Attribute>> {
         }
         let whole = std::sync::Arc::make_mut(whole);
         more.runs.iter().for_each(|r| run::push(&mut whole.runs, *r));
+    }
+    for n in all.iter().filter_map(Attribute::non_resident) {
+        let mapped = n.runs.last().map_or(0, run::Run::end).saturating_mul(volume.cluster_size());
+        if n.size > mapped {
+            return Err(Error::corrupt("size of an attribute", id.record(), format!("at most {mapped}"), n.size));
+        }
     }
     Ok(all)
 }

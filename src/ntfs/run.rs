@@ -27,8 +27,8 @@ impl Run {
     }
 }
 
-/// Attributes end before this cluster.
-const MAX_VCN: u64 = 1 << 55;
+/// Attributes end before this cluster: Windows counts no further, on volumes and in files.
+const MAX_VCN: u64 = 1 << 32;
 
 /// Decode the mapping pairs `bytes`, which stand at volume byte `at`, of an attribute that starts
 /// at cluster `vcn`, on a volume of `clusters`. A run without an offset field is sparse; the
@@ -58,6 +58,9 @@ pub fn decode(bytes: &[u8], vcn: u64, clusters: u64, at: u64) -> Result<Vec<Run>
         };
         push(&mut runs, Run { vcn, lcn: place, len });
         vcn += len;
+        if vcn > MAX_VCN {
+            return wrong("at most 2^32 clusters", vcn.to_string());
+        }
     }
     Ok(runs)
 }

@@ -26,4 +26,5 @@ pub mod recorder;
 pub mod rng;
 pub mod script;
 pub mod text;
+pub mod wim;
 pub mod workload;

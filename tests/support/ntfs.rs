@@ -38,7 +38,7 @@ pub fn listing(image: &Path, scratch: &Path, loop_options: &[&str]) -> Listing {
         let options = format!("ro,norecover,noatime,streams_interface={interface}");
         Mount::new(&device.device, &scratch.join(dir), &options)
     };
-    let files = mount(&plain, "oracle", "none");
+    let files = mount(&plain, "oracle", "xattr");
     let streams = mount(&with_streams, "oracle-streams", "windows");
     let mut all = oracle::walk(&files.dir);
     for (path, record) in &mut all {
@@ -60,8 +60,37 @@ fn complete(record: &mut Record, at: &Path, with_streams: &Path, is_root: bool) 
         };
         (record.crtime, record.mtime, record.atime, record.ctime) = (time(0), time(1), time(2), time(3));
     }
+    // It counts the short form of a name as a further one.
+    if lgetxattr(at, "system.ntfs_dos_name", &mut [0; 64]).is_ok() {
+        record.nlink = None;
+    }
+    let mut reparse = vec![0; 64 << 10];
+    if let Ok(len @ 8..) = lgetxattr(at, "system.ntfs_reparse_data", &mut reparse) {
+        complete_reparse(record, &reparse[..len]);
+    }
     // Nothing is named `/:stream` there.
     record.streams = if is_root { None } else { Some(streams(with_streams)) };
+}
+
+/// ntfs-3g translates targets to paths of the host; here they stay as they are.
+fn complete_reparse(record: &mut Record, bytes: &[u8]) {
+    let tag = u32::from_le_bytes(bytes[..4].try_into().unwrap());
+    record.reparse_tag = Some(tag.into());
+    (record.size, record.sha256) = (None, None);
+    let header = match tag {
+        0xA000_000C => 20,
+        0xA000_0003 => 16,
+        _ => {
+            record.kind = "reparse".into();
+            record.target = None;
+            return;
+        }
+    };
+    let field = |at: usize| usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()));
+    let name = &bytes[header + field(8)..header + field(8) + field(10)];
+    let units: Vec<u16> = name.chunks(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
+    record.kind = "symlink".into();
+    record.target = Some(String::from_utf16(&units).unwrap().into_bytes());
 }
 
 fn streams(at: &Path) -> BTreeMap<String, Stream> {

@@ -96,8 +96,7 @@ fn birth(at: &Path) -> Option<i64> {
 fn xattrs(at: &Path) -> io::Result<BTreeMap<String, String>> {
     let mut names = vec![0u8; 64 << 10];
     let len = match rustix::fs::llistxattr(at, &mut names) {
-        // ntfs-3g has its own word for a mount that shows none.
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => 0,
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => 0,
         other => other?,
     };
     let mut value = vec![0u8; 64 << 10];
