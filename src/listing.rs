@@ -236,19 +236,18 @@ fn hash(tree: &dyn Tree, ino: InodeNo, size: u64) -> Result<[u8; 32], Error> {
     Ok(hash.finalize().into())
 }
 
-/// The names in a directory by rising bytes.
-///
-/// Errors: what reading the directory gives.
-pub fn names(place: &Place) -> Result<Vec<Name>, Error> {
-    let mut names: Vec<Name> = match place {
-        Place::Top(volumes) => volumes.iter().map(|m| (m.name.as_bytes().to_vec(), lookup::volume(m))).collect(),
+/// The names in a directory by rising bytes, as far as it can be read, and what hides the rest.
+pub fn names(place: &Place) -> (Vec<Name>, Option<Error>) {
+    let (mut names, problem): (Vec<Name>, _) = match place {
+        Place::Top(volumes) => (volumes.iter().map(|m| (m.name.as_bytes().to_vec(), lookup::volume(m))).collect(), None),
         Place::File { tree, ino } => {
             let place = |ino| Place::File { tree: tree.clone(), ino };
-            tree.read_dir(*ino)?.into_iter().map(|e| (e.name, place(e.ino))).collect()
+            let (entries, problem) = tree.read_dir_partly(*ino);
+            (entries.into_iter().map(|e| (e.name, place(e.ino))).collect(), problem)
         }
     };
     names.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(names)
+    (names, problem)
 }
 
 struct Walker {
@@ -270,16 +269,14 @@ impl Walker {
             Place::Top(_) => Ok(()),
             Place::File { ino, .. } => self.enter(*ino, level),
         };
-        match entered.and_then(|()| names(place).map_err(|e| e.to_string())) {
-            Ok(names) => {
-                let dir = Dir::new(record.path.clone(), level, names);
-                (record, Some(dir))
-            }
-            Err(why) => {
-                record.error = Some(why);
-                (record, None)
-            }
+        if let Err(why) = entered {
+            record.error = Some(why);
+            return (record, None);
         }
+        let (names, problem) = names(place);
+        record.error = record.error.or(problem.map(|e| e.to_string()));
+        let dir = Dir::new(record.path.clone(), level, names);
+        (record, Some(dir))
     }
 
     fn enter(&mut self, dir: InodeNo, level: usize) -> Result<(), String> {

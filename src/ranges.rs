@@ -29,7 +29,7 @@ impl RangeSet {
 
     /// Take a range out.
     pub fn remove(&mut self, r: Range<u64>) {
-        if r.is_empty() {
+        if r.is_empty() || self.ranges.is_empty() {
             return;
         }
         while let Some((&s, &e)) = self.ranges.range(..r.end).next_back()
@@ -79,6 +79,80 @@ impl RangeSet {
     }
 }
 
+/// Ranges that come one by one, in any order, and are looked at much less often: they are only
+/// written down, and sorted when somebody looks.
+#[derive(Clone, Debug, Default)]
+pub struct RangeLog {
+    recent: Vec<(u64, u64)>,
+    sorted: RangeSet,
+}
+
+/// Ranges that may wait to be sorted.
+const MAX_RECENT: usize = 1 << 14;
+
+impl RangeLog {
+    /// Add a range.
+    pub fn insert(&mut self, r: Range<u64>) {
+        match self.recent.last_mut() {
+            _ if r.is_empty() => {}
+            // Long writes come in pieces.
+            Some((_, end)) if *end == r.start => *end = r.end,
+            _ => {
+                self.recent.push((r.start, r.end));
+                if self.recent.len() >= MAX_RECENT {
+                    self.settle();
+                }
+            }
+        }
+    }
+
+    /// Take a range out.
+    pub fn remove(&mut self, r: Range<u64>) {
+        if !self.is_empty() {
+            self.settle().remove(r);
+        }
+    }
+
+    /// The set, to look at.
+    pub fn settle(&mut self) -> &mut RangeSet {
+        if !self.recent.is_empty() {
+            self.recent.sort_unstable();
+            let mut ranges = std::mem::take(&mut self.recent).into_iter();
+            let mut last = ranges.next().unwrap_or_default();
+            let mut merged = Vec::new();
+            for (start, end) in ranges {
+                if start <= last.1 {
+                    last.1 = last.1.max(end);
+                } else {
+                    merged.push(std::mem::replace(&mut last, (start, end)));
+                }
+            }
+            merged.push(last);
+            if self.sorted.is_empty() {
+                self.sorted.ranges = merged.into_iter().collect();
+            } else {
+                merged.into_iter().for_each(|(start, end)| self.sorted.insert(start..end));
+            }
+        }
+        &mut self.sorted
+    }
+
+    /// The set; nothing stays.
+    pub fn take(&mut self) -> RangeSet {
+        std::mem::take(self.settle())
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.recent.is_empty() && self.sorted.is_empty()
+    }
+
+    /// How many ranges there are, at most.
+    pub fn len(&self) -> usize {
+        self.recent.len() + self.sorted.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,9 +162,12 @@ mod tests {
         #[test]
         fn behaves_like_a_set_of_bytes(ops in prop::collection::vec((any::<bool>(), 0u64..64, 0u64..20), 0..60)) {
             let mut set = RangeSet::default();
+            let mut log = RangeLog::default();
             let mut model = [false; 100];
             for (add, start, len) in ops {
                 if add { set.insert(start..start + len) } else { set.remove(start..start + len) }
+                if add { log.insert(start..start + len) } else { log.remove(start..start + len) }
+                prop_assert_eq!(log.is_empty(), set.is_empty());
                 for b in start..start + len {
                     model[usize::try_from(b).unwrap()] = add;
                 }
@@ -100,6 +177,8 @@ mod tests {
             }
             let found: u64 = set.overlap(10..50).iter().map(|r| r.end - r.start).sum();
             prop_assert_eq!(found, model[10..50].iter().filter(|m| **m).count() as u64);
+            prop_assert_eq!(&log.take(), &set);
+            prop_assert!(log.is_empty());
             let all: Vec<_> = set.iter().collect();
             prop_assert!(all.windows(2).all(|w| w[0].end < w[1].start));
             prop_assert_eq!(set.bytes(), model.iter().filter(|m| **m).count() as u64);

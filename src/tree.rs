@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::units::{InodeNo, Timestamp};
 
 /// The kind of a file.
@@ -122,6 +122,13 @@ pub trait Tree: Send + Sync {
     fn attr(&self, ino: InodeNo) -> Result<Attr>;
     /// The names in a directory, without `.` and `..`, in the order in which they lie on disk.
     fn read_dir(&self, dir: InodeNo) -> Result<Vec<DirEntry>>;
+    /// The same, as far as the directory can be read, and what hides the rest.
+    fn read_dir_partly(&self, dir: InodeNo) -> (Vec<DirEntry>, Option<Error>) {
+        match self.read_dir(dir) {
+            Ok(names) => (names, None),
+            Err(e) => (Vec::new(), Some(e)),
+        }
+    }
     /// What `name` in `dir` stands for.
     fn lookup(&self, dir: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
         Ok(self.read_dir(dir)?.into_iter().find(|e| e.name == name).map(|e| e.ino))

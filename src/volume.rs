@@ -37,6 +37,12 @@ impl VolumeInterest {
         let shift = |b: u64| b.saturating_add(self.start);
         self.map.set(shift(range.start)..shift(range.end), wanted);
     }
+
+    /// Whether any byte of `range` (volume bytes) is wanted.
+    pub fn any(&self, range: &Range<u64>) -> bool {
+        let shift = |b: u64| b.saturating_add(self.start);
+        self.map.any(shift(range.start)..shift(range.end))
+    }
 }
 
 /// Whether a live volume still makes sense of its disk.

@@ -80,6 +80,11 @@ fn one_level(
         let own = listing::record(place, path, depth);
         return Ok(show(&own, &own.path.0));
     }
-    let names = listing::names(place).map_err(|e| target.unreadable(&path, &e))?;
-    Ok(names.into_iter().try_for_each(|(name, place)| show(&listing::record(&place, path.join(&name), depth), &name)))
+    let (names, problem) = listing::names(place);
+    let mut names = names.into_iter();
+    let shown = names.try_for_each(|(name, place)| show(&listing::record(&place, path.join(&name), depth), &name));
+    match problem {
+        Some(e) if shown.is_ok() => Err(target.unreadable(&path, &e)),
+        _ => Ok(shown),
+    }
 }

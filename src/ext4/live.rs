@@ -31,7 +31,7 @@ use super::superblock::{self, Superblock};
 use super::{Ext4, group};
 use crate::error::Result;
 use crate::event::{Body, Event, Origin};
-use crate::ranges::RangeSet;
+use crate::ranges::{RangeLog, RangeSet};
 use crate::tree::{Kind, Tree};
 use crate::units::{BlockNo, InodeNo, Timestamp};
 use crate::volume::{Health, VolumeInterest, VolumeWrite};
@@ -58,7 +58,7 @@ pub struct Live {
     /// Journal blocks of the volume, by block: the same as the follower's runs.
     journal_blocks: BTreeMap<u64, (u64, u64)>,
     /// Bytes of the volume written since the last commit.
-    fresh: RangeSet,
+    fresh: RangeLog,
     /// When the oldest of them was written.
     fresh_since: Option<Timestamp>,
     /// Bytes written earlier, to blocks that no file owned.
@@ -72,8 +72,10 @@ pub struct Live {
     gathered_at: Timestamp,
     /// Home blocks that do not say what the journal said: looked at when the journal is clean.
     suspects: BTreeSet<BlockNo>,
-    /// Covered blocks by the transaction that brought their copy.
+    /// Covered blocks by the commit that brought a copy.
     covers: BTreeMap<u64, Vec<BlockNo>>,
+    /// The last commit that brought a copy of a covered block.
+    covered_by: HashMap<BlockNo, u64>,
     /// Transactions since the start, so that their ids can be compared past 2^32.
     commits: u64,
     tids: HashMap<u32, u64>,
@@ -91,15 +93,13 @@ impl Live {
         let state = load::crawl(geometry, &volume)?;
         let follower = journal.map(|j| Follower::new(j, next));
         let runs = follower.as_ref().map_or(&[][..], |f| f.journal.runs());
-        // What an unclean journal holds from before counts as commit 0.
-        let covers = BTreeMap::from([(0, volume.covered_blocks())]);
-        let live = Self {
+        let mut live = Self {
             journal_blocks: runs.iter().map(|r| (r.physical, (r.len, r.logical))).collect(),
             state: Arc::new(RwLock::new(state)),
             volume: Arc::new(volume),
             follower,
             interest,
-            fresh: RangeSet::default(),
+            fresh: RangeLog::default(),
             fresh_since: None,
             unowned: RangeSet::default(),
             told: RangeSet::default(),
@@ -107,7 +107,8 @@ impl Live {
             gathered: Changed::new(),
             gathered_at: Timestamp::default(),
             suspects: BTreeSet::new(),
-            covers,
+            covers: BTreeMap::new(),
+            covered_by: HashMap::new(),
             commits: 0,
             tids: HashMap::new(),
             unresolved: Unresolved::new(),
@@ -115,8 +116,18 @@ impl Live {
             health: Health::Good,
             mounted,
         };
+        live.cover_anew();
         live.want_all();
         Ok(live)
+    }
+
+    /// What an unclean journal holds from before we came counts as commit 0.
+    fn cover_anew(&mut self) {
+        let blocks = self.volume.covered_blocks();
+        self.covered_by = blocks.iter().map(|b| (*b, 0)).collect();
+        self.covers = BTreeMap::from([(0, blocks)]);
+        self.tids.clear();
+        self.commits = 0;
     }
 
     fn state(&self) -> RwLockWriteGuard<'_, State> {
@@ -272,6 +283,7 @@ impl Live {
             self.suspects.remove(&logged.home);
             changed.insert(logged.home, bytes);
         }
+        self.covered_by.extend(changed.keys().map(|b| (*b, self.commits)));
         self.covers.insert(self.commits, changed.keys().copied().collect());
         let cause = Cause { time: t.time, txn: Some(t.tid.into()), origin: Origin::Journal };
         for (block, bytes) in &changed {
@@ -287,9 +299,11 @@ impl Live {
         let later = self.covers.split_off(&past);
         let done = std::mem::replace(&mut self.covers, later);
         self.tids.retain(|_, n| *n >= past);
-        let still: BTreeSet<BlockNo> = self.covers.values().flatten().copied().collect();
-        for block in done.into_values().flatten().filter(|b| !still.contains(b)) {
-            self.volume.uncover(block);
+        for block in done.into_values().flatten() {
+            if self.covered_by.get(&block).is_some_and(|by| *by < past) {
+                self.covered_by.remove(&block);
+                self.volume.uncover(block);
+            }
         }
     }
 
@@ -319,7 +333,7 @@ impl Live {
         }
         let state = self.state.clone();
         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
-        let written = [&self.unowned, &self.fresh];
+        let written = [&self.unowned, &*self.fresh.settle()];
         let differ = Differ::new(&mut state, &self.volume, changed, written, &mut self.unresolved, cause.time);
         let delta = differ.run();
         self.settle_disputes(&mut state, cause.time);
@@ -363,17 +377,21 @@ impl Live {
     /// Whose are the bytes written since the last time? Those that nobody owns are kept.
     fn attribute(&mut self, state: &State, delta: &Delta) -> BTreeMap<u32, RangeSet> {
         let bs = self.block_size();
-        let mut files: BTreeMap<u32, RangeSet> = BTreeMap::new();
-        for r in std::mem::take(&mut self.fresh).iter() {
-            self.unowned.insert(r.clone());
+        let mut files: BTreeMap<u32, RangeLog> = BTreeMap::new();
+        for r in self.fresh.take().iter() {
+            let mut at = r.start;
             for o in state.owners.data_in(r.start / bs..r.end.div_ceil(bs)) {
                 let start = (o.physical * bs).max(r.start);
                 let end = ((o.physical + o.len) * bs).min(r.end);
+                self.unowned.insert(at..start);
                 self.unowned.remove(start..end);
+                at = end;
                 let shift = |b: u64| (b - o.physical * bs).saturating_add(o.logical.saturating_mul(bs));
                 files.entry(o.ino).or_default().insert(shift(start)..shift(end));
             }
+            self.unowned.insert(at..r.end);
         }
+        let mut files = files.into_iter().map(|(ino, mut log)| (ino, log.take())).collect();
         self.fresh_since = None;
         self.match_tails(state, delta, &mut files);
         if self.unowned.len() > MAX_WRITTEN {
@@ -447,13 +465,21 @@ impl Live {
             self.interest.set(start.saturating_mul(bs)..(start + len).saturating_mul(bs), wanted);
         };
         let is_dir = |i: &Option<Arc<super::inode::Inode>>| i.as_ref().is_some_and(|i| i.kind == Kind::Dir);
+        // Without a journal the news that a block was taken may come before the news that it was
+        // given up.
+        let holds_names = |ino: &u32| state.inodes.get(ino).is_some_and(|i| i.kind == Kind::Dir);
+        let is_free = |b: &u64| {
+            let owner = state.owners.data_at(*b).map(|o| o.ino);
+            !state.owners.nodes.contains_key(b) && !state.owners.xattrs.contains_key(b) && !owner.is_some_and(|ino| holds_names(&ino))
+        };
         for t in delta.inodes.values() {
             if t.old_map != t.new_map || is_dir(&t.old) != is_dir(&t.new) {
                 // A smaller block shares its bit with neighbours that may still be wanted.
                 if bs >= crate::interest::GRAIN {
-                    t.old_map.nodes.iter().for_each(|b| set(b.0, 1, false));
                     let runs = t.old_map.runs.iter().filter(|_| is_dir(&t.old));
-                    runs.for_each(|r| set(r.physical, r.len, false));
+                    let content = runs.flat_map(|r| r.physical..r.physical + r.len);
+                    let all = content.chain(t.old_map.nodes.iter().map(|b| b.0));
+                    all.filter(is_free).for_each(|b| set(b, 1, false));
                 }
             }
         }
@@ -532,9 +558,7 @@ impl Live {
         let runs = self.follower.as_ref().map_or(&[][..], |f| f.journal.runs());
         self.journal_blocks = runs.iter().map(|r| (r.physical, (r.len, r.logical))).collect();
         self.volume.replace_covers(&volume);
-        self.covers = BTreeMap::from([(0, self.volume.covered_blocks())]);
-        self.tids.clear();
-        self.commits = 0;
+        self.cover_anew();
         self.suspects.clear();
         self.gathered.clear();
         self.unresolved.clear();
@@ -586,7 +610,8 @@ impl crate::volume::Volume for Live {
                 }
             }
         }
-        if !self.follows_journal() {
+        // All that is metadata by now is wanted by now.
+        if !self.follows_journal() && (std::env::var_os("NOGUARD").is_some() || self.interest.any(w.range)) {
             self.catch_up(&w, out);
         }
     }

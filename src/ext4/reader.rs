@@ -175,21 +175,26 @@ impl Tree for Ext4 {
     }
 
     fn read_dir(&self, dir: InodeNo) -> Result<Vec<DirEntry>> {
-        let inode = self.inode(dir)?;
-        let mut all = Vec::new();
-        let walked = self.geometry.each_entry(&self.volume, dir, &inode, |e| {
-            if !e.is_dot() {
-                all.push(DirEntry { ino: InodeNo(e.ino.into()), name: e.name.to_vec(), kind: e.kind });
-            }
-        });
-        match walked {
-            Err(e) if all.is_empty() => Err(e),
-            Err(e) => {
+        match self.read_dir_partly(dir) {
+            (names, None) => Ok(names),
+            (names, Some(e)) if names.is_empty() => Err(e),
+            (names, Some(e)) => {
                 tracing::warn!("directory inode {dir}: {e}");
-                Ok(all)
+                Ok(names)
             }
-            Ok(()) => Ok(all),
         }
+    }
+
+    fn read_dir_partly(&self, dir: InodeNo) -> (Vec<DirEntry>, Option<Error>) {
+        let mut all = Vec::new();
+        let walked = self.inode(dir).and_then(|inode| {
+            self.geometry.each_entry(&self.volume, dir, &inode, |e| {
+                if !e.is_dot() {
+                    all.push(DirEntry { ino: InodeNo(e.ino.into()), name: e.name.to_vec(), kind: e.kind });
+                }
+            })
+        });
+        (all, walked.err())
     }
 
     fn read(&self, ino: InodeNo, offset: u64, buf: &mut [u8]) -> Result<usize> {

@@ -16,6 +16,8 @@ const SYNC: usize = 32 << 20;
 pub struct Behind {
     piece: Vec<u8>,
     to: SyncSender<Vec<u8>>,
+    /// Written pieces come back: fresh memory would cost a page fault for every 4 KiB.
+    back: Receiver<Vec<u8>>,
 }
 
 impl Write for Behind {
@@ -28,7 +30,8 @@ impl Write for Behind {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        let empty = self.back.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
+        let piece = std::mem::replace(&mut self.piece, empty);
         self.to.send(piece).map_err(|_| io::Error::other("the writing thread has ended"))
     }
 }
@@ -38,9 +41,11 @@ impl Write for Behind {
 /// Errors: those of writing first, then those of `make`.
 pub fn write<T>(file: &File, make: impl FnOnce(&mut Behind) -> io::Result<T>) -> io::Result<T> {
     let (to, from) = sync_channel(WAITING);
+    let (give, back) = sync_channel(WAITING);
     thread::scope(|scope| {
-        let writer = thread::Builder::new().name("index".into()).spawn_scoped(scope, move || drain(&from, file))?;
-        let mut behind = Behind { piece: Vec::with_capacity(PIECE), to };
+        let writer =
+            thread::Builder::new().name("index".into()).spawn_scoped(scope, move || drain(&from, &give, file))?;
+        let mut behind = Behind { piece: Vec::with_capacity(PIECE), to, back };
         let made = make(&mut behind).and_then(|made| behind.flush().map(|()| made));
         drop(behind);
         let written = writer.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread failed")));
@@ -48,11 +53,14 @@ pub fn write<T>(file: &File, make: impl FnOnce(&mut Behind) -> io::Result<T>) ->
     })
 }
 
-fn drain(from: &Receiver<Vec<u8>>, mut file: &File) -> io::Result<()> {
+fn drain(from: &Receiver<Vec<u8>>, back: &SyncSender<Vec<u8>>, mut file: &File) -> io::Result<()> {
     let mut since = 0;
-    for piece in from {
+    for mut piece in from {
         file.write_all(&piece)?;
         since += piece.len();
+        piece.clear();
+        // Nobody needs it back: then it is freed.
+        let _ = back.try_send(piece);
         if since >= SYNC {
             file.sync_data()?;
             since = 0;

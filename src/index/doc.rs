@@ -1,5 +1,7 @@
 //! Writing one BSON document (BSON specification 1.1), field by field.
 //!
+//! Keys are constants: inlined, they are stores of known length instead of calls.
+//!
 //! The index needs what the `bson` crate's own writer rightly refuses: arrays whose keys are block
 //! or sector numbers, with gaps and repetitions. The crate checks the result in the tests.
 
@@ -33,6 +35,7 @@ impl Doc {
         self.str("type", kind)
     }
 
+    #[inline(always)]
     fn key(&mut self, kind: u8, key: &str) {
         self.bytes.push(kind);
         self.bytes.extend_from_slice(key.as_bytes());
@@ -40,11 +43,13 @@ impl Doc {
     }
 
     /// A length or count: i32 on disk. Saturates; [`Doc::write`] refuses what does not fit.
+    #[inline(always)]
     fn len(&mut self, len: usize) {
         self.bytes.extend_from_slice(&i32::try_from(len).unwrap_or(i32::MAX).to_le_bytes());
     }
 
     /// Text.
+    #[inline(always)]
     pub fn str(&mut self, key: &str, value: &str) -> &mut Self {
         self.key(STRING, key);
         self.len(value.len() + 1);
@@ -54,6 +59,7 @@ impl Doc {
     }
 
     /// Bytes, generic subtype.
+    #[inline(always)]
     pub fn binary(&mut self, key: &str, value: &[u8]) -> &mut Self {
         self.key(BINARY, key);
         self.len(value.len());
@@ -63,6 +69,7 @@ impl Doc {
     }
 
     /// A truth.
+    #[inline(always)]
     pub fn bool(&mut self, key: &str, value: bool) -> &mut Self {
         self.key(BOOL, key);
         self.bytes.push(value.into());
@@ -70,6 +77,7 @@ impl Doc {
     }
 
     /// A 32-bit number.
+    #[inline(always)]
     pub fn i32(&mut self, key: &str, value: i32) -> &mut Self {
         self.key(INT32, key);
         self.bytes.extend_from_slice(&value.to_le_bytes());
@@ -77,6 +85,7 @@ impl Doc {
     }
 
     /// A 64-bit number.
+    #[inline(always)]
     pub fn i64(&mut self, key: &str, value: i64) -> &mut Self {
         self.key(INT64, key);
         self.bytes.extend_from_slice(&value.to_le_bytes());
@@ -84,11 +93,13 @@ impl Doc {
     }
 
     /// A 64-bit number; saturates at the largest that BSON knows.
+    #[inline(always)]
     pub fn u64(&mut self, key: &str, value: u64) -> &mut Self {
         self.i64(key, i64::try_from(value).unwrap_or(i64::MAX))
     }
 
     /// A number in 32 bits, as the C program wrote it, or in 64 if it does not fit.
+    #[inline(always)]
     pub fn int(&mut self, key: &str, value: u64) -> &mut Self {
         match i32::try_from(value) {
             Ok(v) => self.i32(key, v),
@@ -97,6 +108,7 @@ impl Doc {
     }
 
     /// An array; `fill` writes its elements, with keys of its own.
+    #[inline(always)]
     pub fn array(&mut self, key: &str, fill: impl FnOnce(&mut Self)) -> &mut Self {
         self.key(ARRAY, key);
         let start = self.bytes.len();

@@ -7,9 +7,10 @@
 //!   (seconds): i64; `times_ns`: binary, the same three and the time of creation (or the smallest
 //!   number) as i64 little-endian nanoseconds; `generation`
 //! - `link_name` of a symbolic link (`link_name_bytes`)
-//! - `sectors`: array, key = block within the file, value = first sector of that block; left out
-//!   when a file has more than [`MAX_SECTORS`] blocks. `runs`: binary, for each contiguous piece four
-//!   u64 little-endian: byte offset in the file, on the disk, length, 1 if it reads as zeros
+//! - `sectors`: array, key = block within the file, value = first sector of that block; empty
+//!   when a file has more than [`MAX_SECTORS`] blocks. Then, and when some of them were never written,
+//!   `runs`: binary, for each contiguous piece four u64 little-endian: byte offset in the file, on the
+//!   disk, length, 1 if it reads as zeros
 //! - `extents`: array, key = value = first sector of a block that holds the file's block map
 //! - `files` of a directory: array, key = first sector of the directory block, value = inode as
 //!   u64 little-endian and the name's bytes, also `.` and `..`
@@ -289,7 +290,7 @@ impl Crawl<'_> {
                 }
             }
         });
-        if !known.runs.is_empty() {
+        if total > MAX_SECTORS || known.runs.iter().any(|r| r.unwritten) {
             self.buf.clear();
             for r in &known.runs {
                 let run = self.run(r);

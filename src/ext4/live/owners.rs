@@ -54,9 +54,8 @@ impl Owners {
 
     /// All pieces of content that meet `blocks`, cut to it.
     pub fn data_in(&self, blocks: Range<u64>) -> impl Iterator<Item = Owned> + '_ {
-        let first = self
-            .data_at(blocks.start)
-            .map_or(blocks.start, |_| self.data.range(..=blocks.start).next_back().map_or(blocks.start, |(s, _)| *s));
+        let before = self.data.range(..=blocks.start).next_back();
+        let first = before.filter(|(s, (len, ..))| *s + len > blocks.start).map_or(blocks.start, |(s, _)| *s);
         let inside = if blocks.is_empty() { blocks.start..blocks.start } else { first..blocks.end };
         self.data.range(inside).filter_map(move |(&physical, &(len, ino, logical))| {
             let start = physical.max(blocks.start);
