@@ -17,6 +17,7 @@ mod output;
 pub mod replay;
 mod signals;
 pub mod stat;
+pub mod usn;
 pub mod volumes;
 
 pub use failure::{Failure, Stop};
@@ -53,6 +54,8 @@ pub enum Command {
     Cat(cat::CatArgs),
     /// Show all that is known about a file.
     Stat(stat::StatArgs),
+    /// List what Windows noted of changes in the journals of NTFS volumes.
+    Usn(usn::UsnArgs),
     /// Show the files of an image at rest as a read-only file system.
     Mount(mount::MountArgs),
     /// Say what this host offers, and how to get what is missing.
@@ -96,6 +99,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Command::Ls(a) => ls::run(&a),
         Command::Cat(a) => cat::run(&a),
         Command::Stat(a) => stat::run(&a),
+        Command::Usn(a) => usn::run(&a),
         Command::Mount(a) => mount::run(&a),
         Command::Doctor(a) => doctor::run(&a),
     };

@@ -20,7 +20,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::image::Disk;
-use crate::open::{Area, Survey};
+use crate::open::{Area, Files, Survey};
 use crate::partition::{Partition, PartitionType, Scheme};
 
 mod behind;
@@ -29,6 +29,7 @@ mod ext;
 mod fields;
 mod filter;
 mod inodes;
+mod ntfs;
 
 use doc::Doc;
 use filter::Filter;
@@ -86,17 +87,32 @@ fn write_documents(disk: &Disk, survey: &Survey, sequence: u64, out: &mut impl W
     let shown: Vec<&Area> = survey.areas.iter().filter(|a| a.files.is_some()).collect();
     if survey.table.scheme == Scheme::Whole {
         for area in shown {
-            ext::write(area, 0, b"/", &mut filter, out, &mut counts)?;
+            file_system(area, 0, b"/", &mut filter, out, &mut counts)?;
         }
     } else {
         for (p, area) in survey.table.partitions.iter().zip(&survey.areas) {
             partition(p, survey.table.sector_size).write(out)?;
             let prefix = if shown.len() == 1 { "/".to_owned() } else { format!("/{}", area.name) };
-            ext::write(area, p.number, prefix.as_bytes(), &mut filter, out, &mut counts)?;
+            file_system(area, p.number, prefix.as_bytes(), &mut filter, out, &mut counts)?;
         }
     }
     filter.into_doc().write(out)?;
     Ok(counts)
+}
+
+fn file_system(
+    area: &Area,
+    pte: u32,
+    prefix: &[u8],
+    filter: &mut Filter,
+    out: &mut impl Write,
+    counts: &mut Counts,
+) -> io::Result<()> {
+    match &area.files {
+        None => Ok(()),
+        Some(Files::Ext4(_)) => ext::write(area, pte, prefix, filter, out, counts),
+        Some(Files::Ntfs(fs)) => ntfs::write(fs, area, pte, prefix, filter, out, counts),
+    }
 }
 
 fn partition(p: &Partition, sector_size: u32) -> Doc {

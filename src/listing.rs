@@ -239,7 +239,9 @@ fn hash(tree: &dyn Tree, ino: InodeNo, size: u64) -> Result<[u8; 32], Error> {
 /// The names in a directory by rising bytes, as far as it can be read, and what hides the rest.
 pub fn names(place: &Place) -> (Vec<Name>, Option<Error>) {
     let (mut names, problem): (Vec<Name>, _) = match place {
-        Place::Top(volumes) => (volumes.iter().map(|m| (m.name.as_bytes().to_vec(), lookup::volume(m))).collect(), None),
+        Place::Top(volumes) => {
+            (volumes.iter().map(|m| (m.name.as_bytes().to_vec(), lookup::volume(m))).collect(), None)
+        }
         Place::File { tree, ino } => {
             let place = |ino| Place::File { tree: tree.clone(), ino };
             let (entries, problem) = tree.read_dir_partly(*ino);

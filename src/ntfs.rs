@@ -24,6 +24,7 @@ pub mod reparse;
 
 pub mod security;
 pub mod logfile;
+pub mod usn;
 pub mod describe;
 pub mod node;
 pub mod reader;

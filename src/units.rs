@@ -68,11 +68,20 @@ impl fmt::Display for Timestamp {
         let (y, m, d) = civil(self.secs.div_euclid(86_400));
         let s = self.secs.rem_euclid(86_400);
         if !(0..=9999).contains(&y) {
-            return write!(f, "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{:09}Z", s / 3600, s / 60 % 60, s % 60, self.nanos);
+            return write!(
+                f,
+                "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{:09}Z",
+                s / 3600,
+                s / 60 % 60,
+                s % 60,
+                self.nanos
+            );
         }
         // Every event has a time: digit by digit is ten times faster than the formatter.
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
-        for (at, len, value) in [(0, 4, y), (5, 2, m), (8, 2, d), (11, 2, s / 3600), (14, 2, s / 60 % 60), (17, 2, s % 60)] {
+        for (at, len, value) in
+            [(0, 4, y), (5, 2, m), (8, 2, d), (11, 2, s / 3600), (14, 2, s / 60 % 60), (17, 2, s % 60)]
+        {
             digits(text.get_mut(at..at + len), value.unsigned_abs());
         }
         digits(text.get_mut(20..29), self.nanos.into());

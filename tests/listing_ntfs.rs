@@ -10,12 +10,14 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use bson::RawDocument;
 use rustix::fs::{XattrFlags, lsetxattr};
 use sha2::{Digest, Sha256};
 use support::daemon;
@@ -104,6 +106,7 @@ fn one_of_each() {
             OpenOptions::new().write(true).open(dir.join("sparse")).unwrap().write_all_at(b"middle", 1 << 30).unwrap();
         });
         let found = fixture.check();
+        assert_eq!(indexed(&fixture), found.keys().cloned().collect(), "{mkfs}: the index has other paths");
         assert!(found.len() > 10_000, "{mkfs}: {} files", found.len());
         let pieces = [OsStr::new("stat"), fixture.image.as_ref(), "/pieces/holes".as_ref()];
         let in_one_record = mkfs.contains("65536");
@@ -112,6 +115,25 @@ fn one_of_each() {
         assert_eq!(found[&b"/stranger"[..]].reparse_tag, Some(0x9000_001A));
         assert_eq!(found[&b"/many"[..]].streams.as_ref().unwrap()["of-a-directory"].size, 5);
     }
+}
+
+/// The paths in an index of the image.
+fn indexed(fixture: &Fixture) -> BTreeSet<Vec<u8>> {
+    let index = fixture.scratch.path().join("index.bson");
+    daemon::gammaray([OsStr::new("crawl"), fixture.image.as_ref(), index.as_ref()]);
+    let bytes = fs::read(index).unwrap();
+    let mut rest = &bytes[..];
+    let mut paths = BTreeSet::new();
+    while !rest.is_empty() {
+        let (doc, after) = rest.split_at(u32::from_le_bytes(rest[..4].try_into().unwrap()) as usize);
+        let doc = RawDocument::from_bytes(doc).unwrap();
+        if doc.get_str("type").is_ok_and(|t| t == "file") {
+            assert!(doc.get_str("error").is_err());
+            paths.insert(doc.get_str("path").unwrap().into());
+        }
+        rest = after;
+    }
+    paths
 }
 
 fn around_the_size_of_a_record(dir: &Path) {

@@ -470,7 +470,9 @@ impl Live {
         let holds_names = |ino: &u32| state.inodes.get(ino).is_some_and(|i| i.kind == Kind::Dir);
         let is_free = |b: &u64| {
             let owner = state.owners.data_at(*b).map(|o| o.ino);
-            !state.owners.nodes.contains_key(b) && !state.owners.xattrs.contains_key(b) && !owner.is_some_and(|ino| holds_names(&ino))
+            !state.owners.nodes.contains_key(b)
+                && !state.owners.xattrs.contains_key(b)
+                && !owner.is_some_and(|ino| holds_names(&ino))
         };
         for t in delta.inodes.values() {
             if t.old_map != t.new_map || is_dir(&t.old) != is_dir(&t.new) {

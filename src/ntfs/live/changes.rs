@@ -62,7 +62,7 @@ impl Changes<'_> {
         let mut names = self.take_names();
         let left = plan.run_last(&mut names, &mut |step| events.push(self.name_event(step)));
         self.state.names = names;
-        self.unplaced = left.iter().map(|op| record_of(op)).chain(replaced).collect();
+        self.unplaced = left.iter().map(record_of).chain(replaced).collect();
         let names = &self.state.names;
         self.state.ghosts.retain(|id, _| !names.names(key(*id)).is_empty());
         events
