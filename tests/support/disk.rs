@@ -107,10 +107,16 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// `dir` is made if missing. `options` as after `-o`.
+    /// `dir` is made if missing. `options` as after `-o`; `ntfs3` among them names that driver
+    /// instead of the usual one.
     pub fn new(device: &Path, dir: &Path, options: &str) -> Self {
         std::fs::create_dir_all(dir).unwrap();
-        run("mount", [OsStr::new("-o"), OsStr::new(options), device.as_os_str(), dir.as_os_str()]);
+        let (driver, options) = match options.strip_prefix("ntfs3,") {
+            Some(rest) => (&["-t", "ntfs3"][..], rest),
+            None => (&[][..], options),
+        };
+        let driver = driver.iter().map(OsStr::new);
+        run("mount", driver.chain([OsStr::new("-o"), options.as_ref(), device.as_os_str(), dir.as_os_str()]));
         Self { dir: dir.to_path_buf(), mounted: true }
     }
 

@@ -26,6 +26,8 @@ const HELD: usize = 4;
 
 /// `FUSE_SUPER_MAGIC`: ntfs-3g is the only such file system that a workload runs on.
 const FUSE: rustix::fs::FsWord = 0x6573_5546;
+/// The magic number of the kernel's driver.
+const NTFS3: rustix::fs::FsWord = 0x7366_746e;
 
 type Outcome = io::Result<()>;
 type Op = fn(&mut Workload) -> Outcome;
@@ -71,6 +73,7 @@ pub struct Workload {
     crowded: bool,
     /// Not all that ext knows works there.
     is_ntfs: bool,
+    is_ntfs3: bool,
     /// What was done, a line each.
     pub log: Vec<String>,
 }
@@ -78,7 +81,7 @@ pub struct Workload {
 impl Workload {
     /// Start in a mounted directory that holds nothing but what `mke2fs` puts there.
     pub fn new(root: &Path, seed: u64) -> Self {
-        let is_ntfs = rustix::fs::statfs(root).unwrap().f_type == FUSE;
+        let is_ntfs = [FUSE, NTFS3].contains(&rustix::fs::statfs(root).unwrap().f_type);
         Self {
             root: root.to_path_buf(),
             rng: Rng::new(seed),
@@ -86,6 +89,7 @@ impl Workload {
             held: Vec::new(),
             crowded: false,
             is_ntfs,
+            is_ntfs3: rustix::fs::statfs(root).unwrap().f_type == NTFS3,
             log: Vec::new(),
         }
     }

@@ -190,6 +190,10 @@ impl Workload {
     }
 
     pub(super) fn mknod(&mut self) -> Outcome {
+        if self.is_ntfs3 {
+            // It keeps these in a way that ntfs-3g, which is to judge, does not know.
+            return self.mkdir();
+        }
         let dir = self.names.pick_dir(&mut self.rng);
         let name = self.names.fresh(&mut self.rng, dir);
         let id = self.names.add(dir, name, Kind::Special);
