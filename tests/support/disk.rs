@@ -172,7 +172,8 @@ pub fn kernel_listing(image: &Path, scratch: &Path) -> Listing {
 
 /// The same for a part of the image (`--offset`, `--sizelimit`), which the kernel may change.
 pub fn kernel_listing_at(image: &Path, scratch: &Path, loop_options: &[&str]) -> Listing {
-    if super::ntfs::is_ntfs(image, 0) {
+    let offset = loop_options.windows(2).find(|w| w[0] == "--offset").map_or(0, |w| w[1].parse().unwrap());
+    if super::ntfs::is_ntfs(image, offset) {
         return super::ntfs::listing(image, scratch, loop_options);
     }
     let device = Loop::attach_with(image, loop_options);
