@@ -15,11 +15,12 @@ mod human;
 pub mod ls;
 pub mod mount;
 mod output;
-mod quantity;
+pub(crate) mod quantity;
 pub mod replay;
-mod signals;
+pub(crate) mod signals;
 pub mod sinks;
 pub mod stat;
+pub mod usn;
 pub mod volumes;
 
 pub use failure::{Failure, Stop};
@@ -58,6 +59,8 @@ pub enum Command {
     Cat(cat::CatArgs),
     /// Show all that is known about a file.
     Stat(stat::StatArgs),
+    /// List what Windows noted of changes in the journals of NTFS volumes.
+    Usn(usn::UsnArgs),
     /// Show the files of an image at rest as a read-only file system.
     Mount(mount::MountArgs),
     /// Say what this host offers, and how to get what is missing.
@@ -87,6 +90,11 @@ pub enum PayloadArg {
     Exact,
 }
 
+/// Send log messages to stderr: warnings, or more with a higher `verbose`.
+pub(crate) fn start_log(verbose: u8) -> Result<(), Failure> {
+    output::start_log(verbose, None)
+}
+
 /// Parse `args` and do what they say.
 ///
 /// Errors: usage (exit 2), help (exit 0), or one line about what failed (exit 1).
@@ -102,6 +110,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Command::Ls(a) => ls::run(&a),
         Command::Cat(a) => cat::run(&a),
         Command::Stat(a) => stat::run(&a),
+        Command::Usn(a) => usn::run(&a),
         Command::Mount(a) => mount::run(&a),
         Command::Doctor(a) => doctor::run(&a),
     };

@@ -196,6 +196,32 @@ impl Engine {
         self.deliver()
     }
 
+    /// The disk was changed by somebody whose writes do not come by here: read it again and say what
+    /// differs.
+    pub fn reread(&mut self) -> std::io::Result<()> {
+        let now = Timestamp::now();
+        self.route(&(0..u64::MAX), |volume, _, _, out| {
+            if let Err(e) = volume.resync(now, out) {
+                tracing::info!("cannot read the volume again: {e}");
+            }
+        });
+        if self.has_moved() {
+            self.look_again(now);
+        }
+        self.deliver()
+    }
+
+    /// Whether other file systems are on the disk than those that are followed.
+    fn has_moved(&self) -> bool {
+        let Ok(survey) = open::survey(&self.disk) else { return false };
+        let same = |(area, part): (&open::Area, &Part)| {
+            let range = area.offset..area.offset.saturating_add(area.length);
+            let good = part.volume.as_ref().map(|v| v.health() == Health::Good);
+            area.name == part.name && range == part.range && good == area.files.as_ref().map(|_| true)
+        };
+        survey.areas.len() != self.parts.len() || !survey.areas.iter().zip(&self.parts).all(same)
+    }
+
     /// Call `f` for each volume that meets `range` with its part of it, in volume bytes.
     fn route(&mut self, range: &Range<u64>, mut f: impl FnMut(&mut dyn Volume, &Range<u64>, u64, &mut Vec<Event>)) {
         let several = self.has_several();
@@ -358,8 +384,14 @@ impl Engine {
         }
         let slice: Disk = Arc::new(Slice::new(self.disk.clone(), area.offset, area.length));
         let interest = VolumeInterest::new(self.interest.clone(), area.offset);
-        match crate::ext4::Ext4::open(slice).and_then(|fs| crate::ext4::live::Live::open(fs, interest)) {
-            Ok(live) => Some(Box::new(live)),
+        let opened: Result<Box<dyn Volume>> = match area.files.as_ref()? {
+            open::Files::Ext4(_) => crate::ext4::Ext4::open(slice)
+                .and_then(|fs| Ok(Box::new(crate::ext4::live::Live::open(fs, interest)?) as Box<dyn Volume>)),
+            open::Files::Ntfs(_) => crate::ntfs::Ntfs::open(slice)
+                .and_then(|fs| Ok(Box::new(crate::ntfs::live::Live::open(fs)?) as Box<dyn Volume>)),
+        };
+        match opened {
+            Ok(live) => Some(live),
             Err(e) => {
                 tracing::warn!("{}: not followed: {e}", area.name);
                 None
@@ -422,7 +454,7 @@ fn with_payload(events: Vec<Event>, volume: &dyn Volume) -> Vec<Event> {
         while at < end {
             let len = MAX_PAYLOAD.min(end - at);
             let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
-            match volume.read_written(ino, at, &mut data) {
+            match volume.read_written(e.stream.as_ref().map_or(ino, |s| s.ino), at, &mut data) {
                 Ok(n) => data.truncate(n),
                 Err(err) => {
                     tracing::warn!("cannot read what was written to inode {ino}: {err}");

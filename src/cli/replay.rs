@@ -156,6 +156,9 @@ fn stopped(stream: &Recorded, why: &StreamError) -> Failure {
         StreamError::Text { .. } => {
             "send QEMU's messages elsewhere and record again; the events before it are complete"
         }
+        StreamError::Lost { .. } => {
+            "record again with a faster reader or a larger buffer; the events before it are complete"
+        }
         StreamError::Implausible { .. } => "check that it is such a recording, and of this disk",
         StreamError::PastEnd { .. } => "name the image on which it was recorded with --image",
         StreamError::Io { .. } => "check the disk that holds it and the room in TMPDIR",
