@@ -146,12 +146,9 @@ impl Follow {
     /// Writes are missing: what is on the image now is the only truth left.
     fn lost(&mut self, elements: u64, why: &str) -> io::Result<()> {
         self.missing += elements;
-        if self.disk.only_image()? {
-            tracing::warn!("{why}: reading the image");
-        } else {
-            tracing::warn!("{why}, and the image is not at hand: events may be missing");
-        }
-        self.engine.resync(&Lost { ranges: RangeSet::default(), writes: elements })
+        let with_image = self.disk.only_image()?;
+        let reason = if with_image { why.to_owned() } else { format!("{why}, and the image is not at hand") };
+        self.engine.resync_because(reason, &Lost { ranges: RangeSet::default(), writes: elements })
     }
 }
 

@@ -122,6 +122,7 @@ fn it_keeps_up_with_a_fast_writer() {
         let (start, mut bytes) = (Instant::now(), 0);
         while let Found::Write { data, .. } = trace.next_within(LONG).unwrap() {
             bytes += data.len();
+            trace.done(data);
         }
         let rate = bytes as f64 / start.elapsed().as_secs_f64() / 1e6;
         writing.join().unwrap();
