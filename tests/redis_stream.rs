@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use support::daemon::Attach;
 use support::disk::{Loop, Mount, make, scratch};
-use support::redis::{Consumer, DURABLE, Entry, STREAM, Server, all_entries, cluster, owner, query, wait};
+use support::redis::{Consumer, DURABLE, Entry, STREAM, Server, VALKEY, all_entries, cluster, owner, query, wait};
 
 /// A guest on a served disk, and where its events go.
 struct Guest {
@@ -184,10 +184,26 @@ fn five_times(options: &[&str]) {
 }
 
 #[test]
+fn valkey_killed_and_restarted_five_times() {
+    need!(root, fuse, loop, "valkey-server");
+    five_times(VALKEY);
+}
+
+#[test]
 fn a_cluster_whose_nodes_are_killed() {
     need!(root, fuse, loop, "redis-server");
+    nodes_are_killed("redis-server");
+}
+
+#[test]
+fn a_valkey_cluster_whose_nodes_are_killed() {
+    need!(root, fuse, loop, "valkey-server");
+    nodes_are_killed("valkey-server");
+}
+
+fn nodes_are_killed(program: &str) {
     let scratch = scratch();
-    let mut nodes = cluster(scratch.path(), 0);
+    let mut nodes = cluster(program, scratch.path(), 0);
     let owner = owner(&nodes);
     let urls: Vec<String> = nodes.iter().map(Server::url).collect();
     let guest = Guest::start(scratch.path(), &urls[(owner + 1) % 3], &[]);
@@ -215,7 +231,7 @@ fn a_cluster_whose_nodes_are_killed() {
 fn a_cluster_whose_replica_takes_over() {
     need!(root, fuse, loop, "redis-server");
     let scratch = scratch();
-    let mut nodes = cluster(scratch.path(), 1);
+    let mut nodes = cluster("redis-server", scratch.path(), 1);
     let owner = owner(&nodes);
     let urls: Vec<String> = nodes.iter().map(Server::url).collect();
     let guest = Guest::start(scratch.path(), &urls[owner], &[]);

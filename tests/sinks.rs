@@ -147,11 +147,18 @@ fn a_replay_ends_with_its_reader_and_fails_on_a_full_disk() {
 /// each transaction's event has the bytes of that transaction, not later ones.
 #[test]
 fn exact_bytes_are_those_that_were_written() {
-    need!(root, fuse, loop);
+    need!(root, fuse, loop, "mkfifo");
     const ROUNDS: u64 = 400;
     let scratch = scratch();
+    // Nobody reads the events for a while: the engine waits, the guest does not.
+    let fifo = scratch.path().join("events.jsonl");
+    support::disk::run("mkfifo", [&fifo]);
+    let read = scratch.path().join("read");
+    let mut reader = Command::new("cat").arg(&fifo).stdout(File::create(&read).unwrap()).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&reader);
     let guest = Guest::start(scratch.path(), &["--payload", "exact", "--lossless"]);
-    let mut events = Events::new(&guest.attach.events);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let mut events = Events::new(&read);
     let file = File::create(guest.mount.dir.join("counter")).unwrap();
     for n in 0..ROUNDS {
         file.write_all_at(&n.to_le_bytes().repeat(512), 0).unwrap();
@@ -160,6 +167,7 @@ fn exact_bytes_are_those_that_were_written() {
         futimens(&file, &Timestamps { last_access: time, last_modification: time }).unwrap();
         file.sync_all().unwrap();
     }
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     let text = events.at_rest("counter").unwrap();
     let all: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let writes = all.iter().filter(|e| e["type"] == "write" && e["path"] == "/counter");
@@ -175,4 +183,5 @@ fn exact_bytes_are_those_that_were_written() {
     drop(file);
     assert_eq!(values, (0..ROUNDS).collect::<Vec<_>>());
     guest.stop();
+    reader.wait().unwrap();
 }

@@ -36,6 +36,8 @@ pub fn free_port() -> u16 {
 
 /// What makes a server keep what it has taken when it is killed.
 pub const DURABLE: &[&str] = &["--appendonly", "yes"];
+/// The same for Valkey: the first option may name the program.
+pub const VALKEY: &[&str] = &["valkey-server", "--appendonly", "yes"];
 
 impl Server {
     /// Start one with more options; without `DURABLE` it forgets everything when it ends.
@@ -60,10 +62,14 @@ impl Server {
     /// Start it again, and wait until it answers.
     pub fn restart(&mut self) {
         let log = File::create(self.dir.join("log")).unwrap();
-        let mut command = Command::new(std::env::var_os("GAMMARAY_REDIS_SERVER").unwrap_or("redis-server".into()));
+        let (program, options) = match self.options.split_first() {
+            Some((program, rest)) if !program.starts_with("--") => (program.as_str(), rest),
+            _ => ("redis-server", &*self.options),
+        };
+        let mut command = Command::new(program);
         let port = self.port.to_string();
         command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(&self.dir);
-        command.args(&self.options).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.args(options).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         wait("the server", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
@@ -303,8 +309,8 @@ impl Drop for Consumer {
 }
 
 /// Three masters that share the slots. The first three have the slots.
-pub fn cluster(dir: &Path, replicas_of_owner: usize) -> Vec<Server> {
-    let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--appendonly", "yes"];
+pub fn cluster(program: &str, dir: &Path, replicas_of_owner: usize) -> Vec<Server> {
+    let options = [program, "--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--appendonly", "yes"];
     let mut nodes: Vec<Server> = (0..3).map(|_| Server::start(dir, &options)).collect();
     for (i, n) in nodes.iter().enumerate() {
         let (from, to) = (i * 5462, (i * 5462 + 5461).min(16_383));
