@@ -20,6 +20,7 @@ pub mod replay;
 pub(crate) mod signals;
 pub mod sinks;
 pub mod stat;
+pub mod usn;
 pub mod volumes;
 
 pub use failure::{Failure, Stop};
@@ -58,6 +59,8 @@ pub enum Command {
     Cat(cat::CatArgs),
     /// Show all that is known about a file.
     Stat(stat::StatArgs),
+    /// List what Windows noted of changes in the journals of NTFS volumes.
+    Usn(usn::UsnArgs),
     /// Show the files of an image at rest as a read-only file system.
     Mount(mount::MountArgs),
     /// Say what this host offers, and how to get what is missing.
@@ -107,6 +110,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Command::Ls(a) => ls::run(&a),
         Command::Cat(a) => cat::run(&a),
         Command::Stat(a) => stat::run(&a),
+        Command::Usn(a) => usn::run(&a),
         Command::Mount(a) => mount::run(&a),
         Command::Doctor(a) => doctor::run(&a),
     };

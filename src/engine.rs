@@ -387,8 +387,14 @@ impl Engine {
         }
         let slice: Disk = Arc::new(Slice::new(self.disk.clone(), area.offset, area.length));
         let interest = VolumeInterest::new(self.interest.clone(), area.offset);
-        match crate::ext4::Ext4::open(slice).and_then(|fs| crate::ext4::live::Live::open(fs, interest)) {
-            Ok(live) => Some(Box::new(live)),
+        let opened: Result<Box<dyn Volume>> = match area.files.as_ref()? {
+            open::Files::Ext4(_) => crate::ext4::Ext4::open(slice)
+                .and_then(|fs| Ok(Box::new(crate::ext4::live::Live::open(fs, interest)?) as Box<dyn Volume>)),
+            open::Files::Ntfs(_) => crate::ntfs::Ntfs::open(slice)
+                .and_then(|fs| Ok(Box::new(crate::ntfs::live::Live::open(fs)?) as Box<dyn Volume>)),
+        };
+        match opened {
+            Ok(live) => Some(live),
             Err(e) => {
                 tracing::warn!("{}: not followed: {e}", area.name);
                 None
@@ -451,7 +457,7 @@ fn with_payload(events: Vec<Event>, volume: &dyn Volume) -> Vec<Event> {
         while at < end {
             let len = MAX_PAYLOAD.min(end - at);
             let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
-            match volume.read_written(ino, at, &mut data) {
+            match volume.read_written(e.stream.as_ref().map_or(ino, |s| s.ino), at, &mut data) {
                 Ok(n) => data.truncate(n),
                 Err(err) => {
                     tracing::warn!("cannot read what was written to inode {ino}: {err}");

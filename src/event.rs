@@ -7,7 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::name::GuestPath;
-use crate::tree::Kind;
+use crate::tree::{Kind, Stream};
 use crate::units::{InodeNo, Timestamp};
 
 /// How an event came to be known.
@@ -47,6 +47,8 @@ pub struct Event {
     pub origin: Origin,
     /// What happened.
     pub body: Body,
+    /// The named stream of the file that the event is about; the path ends in `:` and its name.
+    pub stream: Option<Stream>,
     /// Directory that holds the name, for whoever caches directories. Not part of the JSON.
     pub parent: Option<InodeNo>,
     /// Number of the write that caused it, counted from 1 on; stamped by the engine. Not part of
@@ -68,6 +70,7 @@ impl Event {
             txn: None,
             origin,
             body,
+            stream: None,
             parent: None,
             write: 0,
         }
@@ -281,6 +284,7 @@ impl Event {
                 m.serialize_entry("exchange", &true)?;
             }
         }
+        opt(&mut m, "stream", self.stream.as_ref().map(|s| crate::name::lossy(&s.name)))?;
         opt(&mut m, "inode", self.inode)?;
         opt(&mut m, "kind", self.kind)?;
         self.body.serialize_fields(&mut m, data)?;

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::{Engine, EngineOptions, Payload};
 use crate::event::Event;
 use crate::image::Disk;
-use crate::open::{Area, Survey};
+use crate::open::{Area, Files, Survey};
 use crate::partition::{Partition, PartitionType, Scheme};
 use crate::ranges::RangeSet;
 
@@ -33,6 +33,7 @@ mod ext;
 mod fields;
 mod filter;
 mod inodes;
+mod ntfs;
 pub mod read;
 pub mod snapshot;
 
@@ -116,13 +117,13 @@ fn write_documents(disk: &Disk, survey: &Survey, extra: &Extra, out: &mut impl W
     let shown: Vec<&Area> = survey.areas.iter().filter(|a| a.files.is_some()).collect();
     if survey.table.scheme == Scheme::Whole {
         for area in shown {
-            ext::write(area, 0, b"/", &mut filter, out, &mut counts)?;
+            file_system(area, 0, b"/", &mut filter, out, &mut counts)?;
         }
     } else {
         for (p, area) in survey.table.partitions.iter().zip(&survey.areas) {
             partition(p, survey.table.sector_size).write(out)?;
             let prefix = if shown.len() == 1 { "/".to_owned() } else { format!("/{}", area.name) };
-            ext::write(area, p.number, prefix.as_bytes(), &mut filter, out, &mut counts)?;
+            file_system(area, p.number, prefix.as_bytes(), &mut filter, out, &mut counts)?;
         }
     }
     let mut last = filter.into_doc();
@@ -131,6 +132,21 @@ fn write_documents(disk: &Disk, survey: &Survey, extra: &Extra, out: &mut impl W
     }
     last.write(out)?;
     Ok(counts)
+}
+
+fn file_system(
+    area: &Area,
+    pte: u32,
+    prefix: &[u8],
+    filter: &mut Filter,
+    out: &mut impl Write,
+    counts: &mut Counts,
+) -> io::Result<()> {
+    match &area.files {
+        None => Ok(()),
+        Some(Files::Ext4(_)) => ext::write(area, pte, prefix, filter, out, counts),
+        Some(Files::Ntfs(fs)) => ntfs::write(fs, area, pte, prefix, filter, out, counts),
+    }
 }
 
 fn partition(p: &Partition, sector_size: u32) -> Doc {

@@ -26,6 +26,7 @@
 //! what changed: for [`ext4`] with a journal a transaction is applied at its commit, whole or not at
 //! all, long before the same blocks reach their home places; those writes only confirm it. Without
 //! a journal the home places are all there is, and are made sense of at flushes and pauses.
+//! So it is with [`ntfs`], whose records each tell all about their file.
 //!
 //! **Attribution.** File data usually reaches the disk before the metadata that says whose it is.
 //! Writes to blocks that nobody owns yet are remembered as ranges, without bytes, and become
@@ -76,6 +77,7 @@ pub mod volume;
 pub mod tree;
 pub mod namespace;
 pub mod ext4;
+pub mod ntfs;
 
 // What happened, and who hears of it.
 pub mod event;

@@ -38,10 +38,25 @@ pub struct Record {
     pub target: Option<Vec<u8>>,
     /// Extended attributes.
     pub xattrs: Vec<Xattr>,
+    /// Named streams: name, size, and hash if asked for.
+    pub streams: Vec<StreamRecord>,
+    /// Tag of a reparse point.
+    pub reparse_tag: Option<u32>,
     /// Hash of a regular file's content, if asked for.
     pub sha256: Option<[u8; 32]>,
     /// What could not be read.
     pub error: Option<String>,
+}
+
+/// A named stream of a file.
+#[derive(Clone, Debug)]
+pub struct StreamRecord {
+    /// Name.
+    pub name: Vec<u8>,
+    /// Size in bytes.
+    pub size: u64,
+    /// Hash of its content, if asked for.
+    pub sha256: Option<[u8; 32]>,
 }
 
 /// What to read of every file.
@@ -86,8 +101,17 @@ pub fn walk(
 
 /// The record of one file, without walking into it.
 pub fn record(place: &Place, path: GuestPath, depth: Depth) -> Record {
-    let mut record =
-        Record { path, attr: None, is_top: false, target: None, xattrs: Vec::new(), sha256: None, error: None };
+    let mut record = Record {
+        path,
+        attr: None,
+        is_top: false,
+        target: None,
+        xattrs: Vec::new(),
+        streams: Vec::new(),
+        reparse_tag: None,
+        sha256: None,
+        error: None,
+    };
     match place {
         Place::Top(_) => record.is_top = true,
         Place::File { tree, ino } => record.error = record.fill(&**tree, *ino, depth).err().map(|e| e.to_string()),
@@ -106,13 +130,25 @@ impl Record {
         let attr = tree.attr(ino)?;
         let (kind, size) = (attr.kind, attr.size);
         self.attr = Some(attr);
-        let xattrs = if depth.xattrs { tree.xattrs(ino).map(|x| self.xattrs = x) } else { Ok(()) };
+        let xattrs = if depth.xattrs { self.fill_more(tree, ino, depth) } else { Ok(()) };
         match kind {
             Kind::Symlink => self.target = Some(tree.read_link(ino)?),
             Kind::File if depth.hash => self.sha256 = Some(hash(tree, ino, size)?),
             _ => {}
         }
         xattrs
+    }
+
+    /// What most files have none of.
+    fn fill_more(&mut self, tree: &dyn Tree, ino: InodeNo, depth: Depth) -> Result<(), Error> {
+        self.xattrs = tree.xattrs(ino)?;
+        self.reparse_tag = tree.reparse_tag(ino)?;
+        for s in tree.streams(ino)? {
+            let size = tree.attr(s.ino)?.size;
+            let sha256 = if depth.hash { Some(hash(tree, s.ino, size)?) } else { None };
+            self.streams.push(StreamRecord { name: s.name, size, sha256 });
+        }
+        Ok(())
     }
 }
 
@@ -132,8 +168,34 @@ impl Serialize for Record {
         if !self.xattrs.is_empty() {
             m.serialize_entry("xattrs", &XattrMap(&self.xattrs))?;
         }
+        opt(&mut m, "reparse_tag", self.reparse_tag)?;
+        if !self.streams.is_empty() {
+            m.serialize_entry("streams", &StreamMap(&self.streams))?;
+        }
         opt(&mut m, "sha256", self.sha256.map(|h| hex(&h)))?;
         opt(&mut m, "error", self.error.as_ref())?;
+        m.end()
+    }
+}
+
+/// Streams as an object of objects.
+struct StreamMap<'a>(&'a [StreamRecord]);
+
+impl Serialize for StreamMap<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut m = s.serialize_map(Some(self.0.len()))?;
+        for stream in self.0 {
+            m.serialize_entry(&lossy(&stream.name), stream)?;
+        }
+        m.end()
+    }
+}
+
+impl Serialize for StreamRecord {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut m = s.serialize_map(None)?;
+        m.serialize_entry("size", &self.size)?;
+        opt(&mut m, "sha256", self.sha256.map(|h| hex(&h)))?;
         m.end()
     }
 }

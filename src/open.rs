@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::ext4::Ext4;
 use crate::guest::{Guest, Mounted};
 use crate::image::{Disk, RawImage, ReadAt, Slice};
+use crate::ntfs::Ntfs;
 use crate::partition::{self, Partition, Table};
 use crate::probe::{self, Found};
 use crate::tree::Tree;
@@ -87,6 +88,51 @@ impl Serialize for State {
     }
 }
 
+/// A file system that can be read.
+#[derive(Clone)]
+pub enum Files {
+    /// ext2, ext3 or ext4.
+    Ext4(Arc<Ext4>),
+    /// NTFS.
+    Ntfs(Arc<Ntfs>),
+}
+
+impl Files {
+    /// Its files.
+    pub fn tree(&self) -> Arc<dyn Tree> {
+        match self {
+            Self::Ext4(fs) => fs.clone(),
+            Self::Ntfs(fs) => fs.clone(),
+        }
+    }
+
+    fn journal_dirty(&self) -> bool {
+        match self {
+            Self::Ext4(fs) => fs.journal_dirty(),
+            Self::Ntfs(fs) => fs.journal_dirty(),
+        }
+    }
+
+    /// Its label, where it takes more than a look at its first sectors.
+    fn label(&self) -> Option<String> {
+        match self {
+            Self::Ext4(_) => None,
+            Self::Ntfs(fs) => fs.about().label,
+        }
+    }
+
+    /// Bytes that it needs.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Ext4(fs) => {
+                let sb = &fs.geometry().sb;
+                sb.blocks.saturating_mul(sb.block_size.into())
+            }
+            Self::Ntfs(fs) => fs.volume().geometry().bytes(),
+        }
+    }
+}
+
 /// A partition, or a whole disk without a table, and what was found there.
 #[derive(Clone, Serialize)]
 pub struct Area {
@@ -106,7 +152,7 @@ pub struct Area {
     pub state: State,
     /// Its files, if they can.
     #[serde(skip)]
-    pub files: Option<Arc<Ext4>>,
+    pub files: Option<Files>,
 }
 
 /// What lies on a disk.
@@ -139,7 +185,7 @@ fn partition_area(disk: &Disk, p: &Partition) -> Result<Area> {
 }
 
 fn area(disk: &Disk, name: Arc<str>, offset: u64, length: u64) -> Result<Area> {
-    let found = probe::probe_at(&**disk, offset)?;
+    let found = probe::probe_at(&**disk, offset)?.or_else(|| ntfs_by_its_backup(disk, offset, length));
     let missing = offset.saturating_add(length).saturating_sub(disk.size());
     let opened = open(disk, offset, length, found.as_ref());
     let (state, files) = match opened {
@@ -151,25 +197,35 @@ fn area(disk: &Disk, name: Arc<str>, offset: u64, length: u64) -> Result<Area> {
     };
     let Found { fs, label, uuid } = found.unwrap_or_default();
     let fs = (!fs.is_empty()).then_some(fs);
+    let label = label.or_else(|| files.as_ref().and_then(Files::label));
     Ok(Area { name, offset, length, fs, label, uuid, state, files })
 }
 
+/// Where nothing is recognised, NTFS keeps a copy of its boot sector in the last sector.
+fn ntfs_by_its_backup(disk: &Disk, offset: u64, length: u64) -> Option<Found> {
+    let slice = Slice::new(disk.clone(), offset, length);
+    let geometry = crate::ntfs::boot::Geometry::read(&slice).ok().filter(|_| length > 0)?;
+    let uuid = Some(format!("{:016X}", geometry.serial));
+    Some(Found { fs: "ntfs", label: None, uuid })
+}
+
 /// Open what `found` names; the error says why it cannot be read.
-fn open(disk: &Disk, offset: u64, length: u64, found: Option<&Found>) -> Result<Arc<Ext4>, String> {
+fn open(disk: &Disk, offset: u64, length: u64, found: Option<&Found>) -> Result<Files, String> {
     let Some(found) = found else { return Err("no file system recognised".into()) };
-    if !matches!(found.fs, "ext2" | "ext3" | "ext4") {
-        return Err(format!("gammaray does not read {}", found.fs));
-    }
     let slice = Slice::new(disk.clone(), offset, length);
     let size = slice.size();
-    let fs = Ext4::open(Arc::new(slice)).map_err(|e| e.to_string())?;
-    let sb = &fs.geometry().sb;
-    let needed = sb.blocks.saturating_mul(sb.block_size.into());
-    match needed.checked_sub(size) {
+    let slice: Disk = Arc::new(slice);
+    let files = match found.fs {
+        "ext2" | "ext3" | "ext4" => Ext4::open(slice).map(|fs| Files::Ext4(Arc::new(fs))),
+        "ntfs" => Ntfs::open(slice).map(|fs| Files::Ntfs(Arc::new(fs))),
+        other => return Err(format!("gammaray does not read {other}")),
+    };
+    let files = files.map_err(|e| e.to_string())?;
+    match files.bytes().checked_sub(size) {
         Some(missing @ 1..) => {
             Err(format!("it ends {missing} bytes before the file system does: the image is cut short"))
         }
-        _ => Ok(Arc::new(fs)),
+        _ => Ok(files),
     }
 }
 
@@ -183,8 +239,7 @@ impl Survey {
 impl Area {
     /// This area's files under its name, if they can be read.
     pub fn mounted(&self) -> Option<Mounted> {
-        let tree: Arc<dyn Tree> = self.files.clone()?;
-        Some(Mounted { name: self.name.clone(), tree })
+        Some(Mounted { name: self.name.clone(), tree: self.files.as_ref()?.tree() })
     }
 }
 

@@ -90,6 +90,15 @@ pub struct Extent {
 /// An extended attribute: full name (`user.x`) and value.
 pub type Xattr = (Vec<u8>, Vec<u8>);
 
+/// A named stream of bytes that a file has besides its content (NTFS).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stream {
+    /// Its name, raw bytes.
+    pub name: Vec<u8>,
+    /// The number under which [`Tree::attr`] and [`Tree::read`] know it.
+    pub ino: InodeNo,
+}
+
 /// Totals for `statfs`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StatFs {
@@ -131,6 +140,18 @@ pub trait Tree: Send + Sync {
     fn read_link(&self, ino: InodeNo) -> Result<Vec<u8>>;
     /// Extended attributes in the order of their names.
     fn xattrs(&self, ino: InodeNo) -> Result<Vec<Xattr>>;
+    /// Named streams in the order of their names.
+    fn streams(&self, _: InodeNo) -> Result<Vec<Stream>> {
+        Ok(Vec::new())
+    }
+    /// Tag of a reparse point (NTFS).
+    fn reparse_tag(&self, _: InodeNo) -> Result<Option<u32>> {
+        Ok(None)
+    }
+    /// What only this file system knows of a file, in words: names and values.
+    fn facts(&self, _: InodeNo) -> Result<Vec<(&'static str, String)>> {
+        Ok(Vec::new())
+    }
     /// Totals.
     fn stat_fs(&self) -> Result<StatFs>;
 }

@@ -49,6 +49,7 @@ fn event(path: &str, ino: u64, parent: u64, body: Body) -> Event {
         txn: None,
         origin: Origin::Journal,
         body,
+        stream: None,
         parent: Some(InodeNo(parent)),
         write: 1,
     }

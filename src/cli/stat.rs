@@ -10,6 +10,7 @@ use super::output::{self, Out, lost};
 use super::{Failure, ImageArgs, human};
 use crate::config::Target;
 use crate::listing::{self, Depth, Record};
+use crate::lookup::Place;
 use crate::tree::Attr;
 
 /// Arguments of `stat`.
@@ -36,8 +37,13 @@ pub fn run(args: &StatArgs) -> Result<(), Failure> {
     let target = Target::open(&args.image)?;
     let (place, path) = target.find(args.path.as_bytes(), false)?;
     let record = listing::record(&place, path, Depth { xattrs: true, hash: args.hash });
+    // What fails here failed for the record as well, and is told there.
+    let facts = match &place {
+        Place::File { tree, ino } if !args.json => tree.facts(*ino).unwrap_or_default(),
+        _ => Vec::new(),
+    };
     let mut out = Out::new();
-    let written = if args.json { output::json_line(&mut out, &record) } else { show(&mut out, &record) };
+    let written = if args.json { output::json_line(&mut out, &record) } else { show(&mut out, &record, &facts) };
     written.map_err(|e| lost(&e))?;
     out.finish()?;
     match &record.error {
@@ -46,7 +52,7 @@ pub fn run(args: &StatArgs) -> Result<(), Failure> {
     }
 }
 
-fn show(out: &mut impl Write, r: &Record) -> io::Result<()> {
+fn show(out: &mut impl Write, r: &Record, facts: &[(&str, String)]) -> io::Result<()> {
     writeln!(out, "  Path: {}", human::name(&r.path.0))?;
     if let Some(target) = &r.target {
         writeln!(out, "Target: {}", human::name(target))?;
@@ -56,6 +62,13 @@ fn show(out: &mut impl Write, r: &Record) -> io::Result<()> {
     }
     for (name, value) in &r.xattrs {
         writeln!(out, " Xattr: {} = 0x{}", human::name(name), crate::name::hex(value))?;
+    }
+    for s in &r.streams {
+        let hash = s.sha256.map(|h| format!(" SHA256 {}", crate::name::hex(&h))).unwrap_or_default();
+        writeln!(out, "Stream: {} ({} bytes){hash}", human::name(&s.name), s.size)?;
+    }
+    for (name, value) in facts {
+        writeln!(out, "{name}: {}", crate::name::one_line(value))?;
     }
     if let Some(hash) = &r.sha256 {
         writeln!(out, "SHA256: {}", crate::name::hex(hash))?;

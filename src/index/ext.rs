@@ -34,7 +34,7 @@ use crate::ext4::inode::Inode;
 use crate::ext4::map::{Mapping, Run};
 use crate::ext4::{dir, fs};
 use crate::name::lossy;
-use crate::open::Area;
+use crate::open::{Area, Files};
 use crate::tree::{Attr, Kind};
 use crate::units::{BlockNo, InodeNo};
 
@@ -56,7 +56,7 @@ pub fn write(
     out: &mut impl Write,
     counts: &mut Counts,
 ) -> io::Result<()> {
-    let Some(fs) = &area.files else { return Ok(()) };
+    let Some(Files::Ext4(fs)) = &area.files else { return Ok(()) };
     counts.file_systems += 1;
     let mut crawl = Crawl {
         fs: fs.clone(),

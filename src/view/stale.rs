@@ -58,7 +58,7 @@ struct Changed<'a> {
 impl Changed<'_> {
     /// `None` if the event does not tell enough to be exact.
     fn list(&self) -> Option<Vec<Stale>> {
-        let node = self.node(self.event.inode?)?;
+        let node = self.node(self.event.stream.as_ref().map_or(self.event.inode, |s| Some(s.ino))?)?;
         Some(match &self.event.body {
             Body::Write { offset, length, .. } => vec![Stale::Bytes { node, offset: *offset, length: *length }],
             Body::Truncate { old, new } => vec![Stale::Bytes { node, offset: *old.min(new), length: 0 }],

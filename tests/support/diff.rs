@@ -59,7 +59,7 @@ fn fields(path: &str, e: &Record, a: &Record, out: &mut Vec<String>) {
             check(stringify!($field), &e.$field, &a.$field, both(&e.$field, &a.$field));
         )+};
     }
-    compare!(size ino nlink mode uid gid mtime atime ctime crtime rdev xattrs sha256);
+    compare!(size ino nlink mode uid gid mtime atime ctime crtime rdev xattrs streams reparse_tag sha256);
     let text = |t: &Option<Vec<u8>>| t.as_deref().map(show);
     check("target", &text(&e.target), &text(&a.target), both(&e.target, &a.target));
 }

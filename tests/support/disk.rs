@@ -38,7 +38,7 @@ pub fn scratch() -> tempfile::TempDir {
     dir
 }
 
-/// Make a sparse image of `size` bytes and a file system on it. `mkfs` is words: `ext4 -b 1024 …`.
+/// Make a sparse image of `size` bytes and a file system on it. `mkfs` is words: `ext4 -b 1024 …`, `ntfs -c 4096 …`.
 pub fn make(image: &Path, size: u64, mkfs: &str) {
     File::create(image).and_then(|f| f.set_len(size)).unwrap();
     format(image, mkfs);
@@ -46,6 +46,9 @@ pub fn make(image: &Path, size: u64, mkfs: &str) {
 
 /// Make a file system on what is there already.
 pub fn format(device: &Path, mkfs: &str) {
+    if let Some(words) = mkfs.strip_prefix("ntfs") {
+        return super::ntfs::format(device, words);
+    }
     let mut args = vec!["-q", "-F", "-t"];
     args.extend(mkfs.split_whitespace());
     run("mke2fs", args.iter().map(OsStr::new).chain([device.as_os_str()]));
@@ -104,10 +107,16 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// `dir` is made if missing. `options` as after `-o`.
+    /// `dir` is made if missing. `options` as after `-o`; `ntfs3` among them names that driver
+    /// instead of the usual one.
     pub fn new(device: &Path, dir: &Path, options: &str) -> Self {
         std::fs::create_dir_all(dir).unwrap();
-        run("mount", [OsStr::new("-o"), OsStr::new(options), device.as_os_str(), dir.as_os_str()]);
+        let (driver, options) = match options.strip_prefix("ntfs3,") {
+            Some(rest) => (&["-t", "ntfs3"][..], rest),
+            None => (&[][..], options),
+        };
+        let driver = driver.iter().map(OsStr::new);
+        run("mount", driver.chain([OsStr::new("-o"), options.as_ref(), device.as_os_str(), dir.as_os_str()]));
         Self { dir: dir.to_path_buf(), mounted: true }
     }
 
@@ -163,6 +172,10 @@ pub fn kernel_listing(image: &Path, scratch: &Path) -> Listing {
 
 /// The same for a part of the image (`--offset`, `--sizelimit`), which the kernel may change.
 pub fn kernel_listing_at(image: &Path, scratch: &Path, loop_options: &[&str]) -> Listing {
+    let offset = loop_options.windows(2).find(|w| w[0] == "--offset").map_or(0, |w| w[1].parse().unwrap());
+    if super::ntfs::is_ntfs(image, offset) {
+        return super::ntfs::listing(image, scratch, loop_options);
+    }
     let device = Loop::attach_with(image, loop_options);
     // `ro` alone still replays the journal, and `noatime` keeps reading from changing anything.
     let mount = Mount::new(&device.device, &scratch.join("oracle"), "ro,noatime");
@@ -173,6 +186,10 @@ pub fn kernel_listing_at(image: &Path, scratch: &Path, loop_options: &[&str]) ->
 
 /// What e2fsck has against an image, if anything.
 pub fn fsck(image: &Path) -> Result<(), String> {
+    if super::ntfs::is_ntfs(image, 0) {
+        // There is no fsck for NTFS; the listing must do.
+        return Ok(());
+    }
     let out = output("e2fsck", [OsStr::new("-fn"), image.as_os_str()]);
     if out.status.success() { Ok(()) } else { Err(format!("e2fsck -fn: {}\n{}", out.status, all(&out))) }
 }

@@ -4,6 +4,7 @@
 mod apply;
 mod fields;
 mod nodes;
+mod streams;
 
 use serde_json::Value;
 
@@ -39,6 +40,9 @@ impl Model {
     fn step(&mut self, line: &str) -> Result<(), String> {
         let event: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
         self.check_envelope(&event)?;
+        if let Some(stream) = text(&event, "stream")? {
+            return self.stream(&event, &stream);
+        }
         match text(&event, "type")?.ok_or("no type")?.as_str() {
             "create" => self.create(&event),
             "link" => self.link(&event),

@@ -63,6 +63,8 @@ fn examine(at: &Path) -> io::Result<Record> {
         rdev: matches!(kind, "chr" | "blk").then(|| device(meta.rdev())),
         xattrs: Some(xattrs(at)?),
         sha256: (kind == "file").then(|| hash(at)).transpose()?,
+        streams: None,
+        reparse_tag: None,
         error: None,
     })
 }

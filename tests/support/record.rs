@@ -24,8 +24,18 @@ pub struct Record {
     pub rdev: Option<(u64, u64)>,
     /// Value in hex by name.
     pub xattrs: Option<BTreeMap<String, String>>,
+    /// Named streams.
+    pub streams: Option<BTreeMap<String, Stream>>,
+    pub reparse_tag: Option<u64>,
     pub sha256: Option<String>,
     pub error: Option<String>,
+}
+
+/// A named stream.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stream {
+    pub size: u64,
+    pub sha256: Option<String>,
 }
 
 /// All files by their path, in the order of the raw bytes.
@@ -45,7 +55,9 @@ pub fn parse_listing(text: &str) -> Result<Listing, String> {
 }
 
 fn parse_line(line: &str) -> Result<(Vec<u8>, Record), String> {
-    const KNOWN: [&str; 19] = [
+    const KNOWN: [&str; 21] = [
+        "streams",
+        "reparse_tag",
         "path",
         "path_hex",
         "type",
@@ -88,10 +100,23 @@ fn parse_line(line: &str) -> Result<(Vec<u8>, Record), String> {
         rdev: pair(&value, "rdev")?,
         // A listing leaves out an empty map.
         xattrs: Some(hex_map(&value, "xattrs")?.unwrap_or_default()),
+        streams: Some(streams(&value)?),
+        reparse_tag: unsigned(&value, "reparse_tag")?,
         sha256: text(&value, "sha256")?,
         error: text(&value, "error")?,
     };
     Ok((path, record))
+}
+
+/// A listing leaves out an empty map.
+fn streams(value: &Value) -> Result<BTreeMap<String, Stream>, String> {
+    let Some(all) = value.get("streams") else { return Ok(BTreeMap::new()) };
+    let all = all.as_object().filter(|o| !o.is_empty()).ok_or("streams of a wrong type")?;
+    let one = |(name, s): (&String, &Value)| {
+        let size = unsigned(s, "size")?.ok_or("a stream without size")?;
+        Ok((name.clone(), Stream { size, sha256: text(s, "sha256")? }))
+    };
+    all.iter().map(one).collect()
 }
 
 /// A text field, or the exact bytes in its `_hex` companion, which must agree with it.

@@ -24,6 +24,11 @@ const LIVE: usize = 500;
 /// Files that are held open after their last name went.
 const HELD: usize = 4;
 
+/// `FUSE_SUPER_MAGIC`: ntfs-3g is the only such file system that a workload runs on.
+const FUSE: rustix::fs::FsWord = 0x6573_5546;
+/// The magic number of the kernel's driver.
+const NTFS3: rustix::fs::FsWord = 0x7366_746e;
+
 type Outcome = io::Result<()>;
 type Op = fn(&mut Workload) -> Outcome;
 
@@ -66,6 +71,9 @@ pub struct Workload {
     names: Names,
     held: Vec<File>,
     crowded: bool,
+    /// Not all that ext knows works there.
+    is_ntfs: bool,
+    is_ntfs3: bool,
     /// What was done, a line each.
     pub log: Vec<String>,
 }
@@ -73,12 +81,15 @@ pub struct Workload {
 impl Workload {
     /// Start in a mounted directory that holds nothing but what `mke2fs` puts there.
     pub fn new(root: &Path, seed: u64) -> Self {
+        let is_ntfs = [FUSE, NTFS3].contains(&rustix::fs::statfs(root).unwrap().f_type);
         Self {
             root: root.to_path_buf(),
             rng: Rng::new(seed),
-            names: Names::new(),
+            names: Names::new(is_ntfs),
             held: Vec::new(),
             crowded: false,
+            is_ntfs,
+            is_ntfs3: rustix::fs::statfs(root).unwrap().f_type == NTFS3,
             log: Vec::new(),
         }
     }
@@ -127,8 +138,11 @@ impl Workload {
     /// What a full or an older file system may refuse is no failure; all else is one of the test.
     fn judge(&mut self, before: usize, result: Outcome) {
         let refused = [Errno::NOSPC, Errno::OPNOTSUPP, Errno::FBIG, Errno::MLINK].map(|e| Some(e.raw_os_error()));
+        // What ntfs-3g does not know: exchange.
+        let unknown = [Errno::INVAL, Errno::NOSYS].map(|e| Some(e.raw_os_error()));
         match result {
             Ok(()) => {}
+            Err(e) if self.is_ntfs && unknown.contains(&e.raw_os_error()) => self.log.push(format!("  refused: {e}")),
             Err(e) if refused.contains(&e.raw_os_error()) => self.log.push(format!("  refused: {e}")),
             Err(e) => panic!("operation {before} failed: {e}: {:?}", self.log.get(before..)),
         }

@@ -152,7 +152,7 @@ impl Model {
     }
 }
 
-fn path_of(event: &Value) -> Result<Vec<u8>, String> {
+pub(super) fn path_of(event: &Value) -> Result<Vec<u8>, String> {
     let path = raw_bytes(event, "path")?.ok_or("no path")?;
     let odd = path.first() != Some(&b'/') || path.windows(2).any(|w| w == b"//") || path.contains(&0);
     if odd { Err("an odd path".into()) } else { Ok(path) }
@@ -163,7 +163,7 @@ fn below(path: &[u8], dir: &[u8]) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
-fn unbase64(data: &str) -> Result<Vec<u8>, String> {
+pub(super) fn unbase64(data: &str) -> Result<Vec<u8>, String> {
     base64::engine::general_purpose::STANDARD.decode(data).map_err(|e| e.to_string())
 }
 
@@ -183,6 +183,8 @@ fn created(event: &Value) -> Result<Record, String> {
         target: raw_bytes(event, "target")?,
         rdev: pair(event, "rdev")?,
         xattrs: Some(hex_map(event, "xattrs")?.unwrap_or_default()),
+        streams: Some(Default::default()),
+        reparse_tag: None,
         sha256: None,
         error: None,
     })

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
+use super::streams::StreamNode;
+
 use crate::support::content::Content;
 use crate::support::record::{Listing, Record};
 use crate::support::text::{join, show, split};
@@ -26,6 +28,8 @@ pub struct Node {
     pub size_before_writes: Option<u64>,
     /// The file system that it is on, where an event told: inode numbers are its own.
     pub volume: Option<String>,
+    /// Named streams.
+    pub streams: BTreeMap<String, StreamNode>,
     /// Fields that no listing has (`flags` …).
     pub others: BTreeMap<String, Value>,
 }
@@ -137,11 +141,16 @@ impl Nodes {
 
 fn node_of(record: &Record) -> Node {
     let empty = record.kind == "file" && record.size == Some(0);
-    Node { record: record.clone(), content: empty.then(Content::default), ..Node::default() }
+    let stream = |(name, s): (&String, &super::super::record::Stream)| {
+        (name.clone(), StreamNode { size: s.size, content: None })
+    };
+    let streams = record.streams.iter().flatten().map(stream).collect();
+    Node { record: record.clone(), content: empty.then(Content::default), streams, ..Node::default() }
 }
 
 fn record_of(node: &Node) -> Record {
     let mut record = node.record.clone();
+    record.streams = Some(node.streams.iter().map(|(name, s)| (name.clone(), s.record())).collect());
     if let Some(content) = &node.content {
         record.sha256 = Some(content.sha256());
     }

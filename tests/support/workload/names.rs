@@ -31,12 +31,14 @@ pub struct Names {
     made: u64,
     /// A directory that gets more names than its share, so that its index splits.
     big: Id,
+    /// Only names that can be had in UTF-16.
+    is_unicode: bool,
 }
 
 impl Names {
-    pub fn new() -> Self {
+    pub fn new(is_unicode: bool) -> Self {
         let root = Entry { parent: ROOT, name: Vec::new(), kind: Kind::Dir };
-        Self { entries: vec![Some(root)], live: 0, made: 0, big: ROOT }
+        Self { entries: vec![Some(root)], live: 0, made: 0, big: ROOT, is_unicode }
     }
 
     pub fn len(&self) -> usize {
@@ -142,12 +144,17 @@ impl Names {
         let tag = format!("{:x}", self.made).into_bytes();
         let filler: &[u8] = match rng.below(12) {
             0 => "ü€漢😀".as_bytes(),
-            1 => b"\xff\xfe\x80\xc3",
+            1 if !self.is_unicode => b"\xff\xfe\x80\xc3",
             2 => b"\x01\n\t \"\\'",
             3..6 => b"a-rather-long-name.of_some-log",
             _ => return [b"f", &tag[..]].concat(),
         };
         let len = if rng.chance(15) { 255 } else { rng.range(tag.len() as u64 + 1, 120) } as usize;
-        tag.iter().chain(filler.iter().cycle()).take(len).copied().collect()
+        let mut name: Vec<u8> = tag.iter().chain(filler.iter().cycle()).take(len).copied().collect();
+        if self.is_unicode {
+            let whole = name.utf8_chunks().next().map_or(0, |c| c.valid().len());
+            name.truncate(whole);
+        }
+        name
     }
 }

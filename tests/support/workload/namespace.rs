@@ -67,7 +67,7 @@ impl Workload {
     /// A rename between two names of one file does nothing at all.
     fn may_replace(&self, id: Id, victim: Id) -> std::io::Result<bool> {
         let (a, b) = (self.names.get(id).kind == Kind::Dir, self.names.get(victim).kind == Kind::Dir);
-        if a != b || id == victim {
+        if a != b || id == victim || !self.is_replaceable(victim) {
             return Ok(false);
         }
         if a && (!self.names.is_empty(victim) || self.names.below(victim, id)) {
@@ -75,6 +75,11 @@ impl Workload {
         }
         let same = fs::symlink_metadata(self.at(id))?.ino() == fs::symlink_metadata(self.at(victim))?.ino();
         Ok(!same && self.names.fits(id, self.names.get(victim).parent))
+    }
+
+    /// ntfs-3g first gives what it replaces a longer name, and leaves a mess if that is too long.
+    pub(super) fn is_replaceable(&self, victim: Id) -> bool {
+        !self.is_ntfs || self.names.get(victim).name.len() < 200
     }
 
     pub(super) fn exchange(&mut self) -> Outcome {
@@ -118,6 +123,10 @@ impl Workload {
 
     /// Unlink a file and go on writing to it for a while.
     pub(super) fn unlink_held(&mut self) -> Outcome {
+        if self.is_ntfs {
+            // FUSE would only rename it, to a name of its own.
+            return self.unlink();
+        }
         let Some(id) = self.pick(Kind::File) else { return Ok(()) };
         self.note("unlink but hold open", id, "");
         let mut file = OpenOptions::new().append(true).open(self.at(id))?;
@@ -181,6 +190,10 @@ impl Workload {
     }
 
     pub(super) fn mknod(&mut self) -> Outcome {
+        if self.is_ntfs3 {
+            // It keeps these in a way that ntfs-3g, which is to judge, does not know.
+            return self.mkdir();
+        }
         let dir = self.names.pick_dir(&mut self.rng);
         let name = self.names.fresh(&mut self.rng, dir);
         let id = self.names.add(dir, name, Kind::Special);

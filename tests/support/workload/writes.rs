@@ -60,7 +60,7 @@ impl Workload {
 
     /// As editors do: a new file, fsync, rename over the old one.
     pub(super) fn safe_save(&mut self) -> Outcome {
-        let Some(id) = self.pick(Kind::File) else { return Ok(()) };
+        let Some(id) = self.pick(Kind::File).filter(|id| self.is_replaceable(*id)) else { return Ok(()) };
         let parent = self.names.get(id).parent;
         let name = self.names.fresh(&mut self.rng, parent);
         let temporary = self.names.add(parent, name, Kind::File);
