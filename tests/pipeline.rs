@@ -468,6 +468,25 @@ fn inference_starts_from_an_old_index_and_its_image() {
     check(&all(&listener), &format!("{}:guest:", host()));
 }
 
+/// What inference reads when it starts is kept whatever the file system.
+#[test]
+fn an_index_of_ntfs_is_enough_to_start_from() {
+    need!("redis-server", "mkntfs");
+    let dir = scratch();
+    let server = Server::start(dir.path());
+    let disk = dir.path().join("disk.raw");
+    std::fs::File::create(&disk).and_then(|f| f.set_len(32 << 20)).unwrap();
+    run("mkntfs", ["-q".as_ref(), "-F".as_ref(), "-f".as_ref(), disk.as_os_str()]);
+    std::fs::write(dir.path().join("disk.trace"), "").unwrap();
+    let start = |name, args: &[&str]| Tool::start(dir.path(), Some(&server), name, args);
+    let (status, log) = start("gray-crawler", &["disk.raw", "disk.bson"]).wait();
+    assert!(status.success(), "{log}");
+    std::fs::remove_file(&disk).unwrap();
+    assert!(start("gray-ndb-queuer", &["disk.bson", "disk.trace", "4"]).wait().0.success());
+    let (status, log) = start("gray-inferencer", &["disk.bson", "4", "guest", "--drain"]).wait();
+    assert!(status.success() && !log.contains("not followed"), "{log}");
+}
+
 #[test]
 fn what_is_wrong_is_said_in_one_line() {
     let dir = scratch();
