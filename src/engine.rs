@@ -177,8 +177,12 @@ impl Engine {
 
     /// Writes were lost when the queue was full: read the disk again and say what differs.
     pub fn resync(&mut self, lost: &Lost) -> std::io::Result<()> {
+        self.resync_because(format!("{} writes came faster than they could be followed", lost.writes), lost)
+    }
+
+    /// The same, if they were lost for another `reason`.
+    pub fn resync_because(&mut self, reason: String, lost: &Lost) -> std::io::Result<()> {
         let now = Timestamp::now();
-        let reason = format!("{} writes came faster than they could be followed", lost.writes);
         tracing::warn!("{reason}");
         let gap = Event::new(now, Origin::Resync, Body::Gap { reason, bytes: lost.ranges.bytes() });
         self.stamp(vec![gap], None)?;

@@ -138,6 +138,72 @@ fn the_pipeline_of_2013_tells_all_that_the_guest_did() {
     assert!(status.success() && log.is_empty(), "{log}");
 }
 
+/// Whether scripts/build-qemu has run. CI need not have it: the trace that it wrote is a fixture.
+fn has_patched_qemu() -> bool {
+    let built = support::disk::output(&script("build-qemu"), ["-c"]).status.success();
+    if !built {
+        eprintln!("SKIP {}: scripts/build-qemu has not run", std::thread::current().name().unwrap_or("?"));
+    }
+    built
+}
+
+fn script(name: &str) -> String {
+    format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_qemu_patch_does_what_it_says() {
+    if has_patched_qemu() {
+        eprint!("{}", run(&script("test-qemu-patch"), [""; 0]));
+    }
+}
+
+/// The original README from end to end: a guest boots under the patched QEMU, and while it runs the
+/// messages come and `tail` sees its log grow.
+#[test]
+fn a_guest_under_the_patched_qemu_is_followed_live() {
+    need!("root", "fuse", "redis-server", "mkfifo");
+    if !has_patched_qemu() {
+        return;
+    }
+    let dir = scratch();
+    let path = |name: &str| dir.path().join(name);
+    let server = Server::start(dir.path());
+    mkfifo(&path("disk.fifo"));
+    std::fs::create_dir(path("mnt")).unwrap();
+    let mut guest = std::process::Command::new(script("record-guest"))
+        .arg(path("rec"))
+        .env("RECORD_FIFO", path("disk.fifo"))
+        .env("RECORD_HOOK", format!("{} after.raw ../disk.bson", tools::program("gray-crawler")))
+        .spawn()
+        .unwrap();
+    until("the index is there", || path("disk.bson").exists());
+    let start = |name, args: &[&str]| Tool::start(dir.path(), Some(&server), name, args);
+    let listener = server.listen();
+    let queuer = start("gray-ndb-queuer", &["disk.bson", "disk.fifo", "4"]);
+    let inferencer = start("gray-inferencer", &["disk.bson", "4", "guest"]);
+    let fs = start("gray-fs", &["mnt", "-d", "-s", "rec/after.raw"]);
+    until("the view is there", || path("mnt/lost+found").exists());
+    let mut tail = std::process::Command::new("tail")
+        .args(["-n", "+1", "-F", "mnt/log"])
+        .current_dir(dir.path())
+        .stdout(std::fs::File::create(path("tail")).unwrap())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(guest.wait().unwrap().success());
+    check(&all(&listener), &format!("{}:guest:", host()));
+    let log = "first line\nline 2 of the log\nline 3 of the log\nline 4 of the log\nline 5 of the log\nafter all\n";
+    until("tail sees all lines", || std::fs::read_to_string(path("tail")).unwrap() == log);
+    assert!(path("mnt/srv/many-1").exists() && !path("mnt/srv/many-0").exists() && !path("mnt/var").exists());
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    for tool in [fs, queuer, inferencer] {
+        let (status, log) = tool.stop();
+        assert!(status.success(), "{log}");
+    }
+}
+
 /// The end of a record at or behind `at`.
 fn record_boundary(trace: &[u8], at: usize) -> usize {
     let mut end = 0;
@@ -400,6 +466,25 @@ fn inference_starts_from_an_old_index_and_its_image() {
     let (status, log) = start("gray-inferencer", &["old.bson", "4", "guest", "--drain", "--image", "disk.raw"]).wait();
     assert!(status.success(), "{log}");
     check(&all(&listener), &format!("{}:guest:", host()));
+}
+
+/// What inference reads when it starts is kept whatever the file system.
+#[test]
+fn an_index_of_ntfs_is_enough_to_start_from() {
+    need!("redis-server", "mkntfs");
+    let dir = scratch();
+    let server = Server::start(dir.path());
+    let disk = dir.path().join("disk.raw");
+    std::fs::File::create(&disk).and_then(|f| f.set_len(32 << 20)).unwrap();
+    run("mkntfs", ["-q".as_ref(), "-F".as_ref(), "-f".as_ref(), disk.as_os_str()]);
+    std::fs::write(dir.path().join("disk.trace"), "").unwrap();
+    let start = |name, args: &[&str]| Tool::start(dir.path(), Some(&server), name, args);
+    let (status, log) = start("gray-crawler", &["disk.raw", "disk.bson"]).wait();
+    assert!(status.success(), "{log}");
+    std::fs::remove_file(&disk).unwrap();
+    assert!(start("gray-ndb-queuer", &["disk.bson", "disk.trace", "4"]).wait().0.success());
+    let (status, log) = start("gray-inferencer", &["disk.bson", "4", "guest", "--drain"]).wait();
+    assert!(status.success() && !log.contains("not followed"), "{log}");
 }
 
 #[test]

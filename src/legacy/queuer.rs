@@ -105,7 +105,12 @@ impl Queuer {
         match found {
             Found::Write { offset, data } => {
                 self.bytes += data.len() as u64;
-                self.push(&Entry::Write(offset, data))
+                let entry = Entry::Write(offset, data);
+                self.push(&entry)?;
+                if let Entry::Write(_, data) = entry {
+                    self.reader.done(data);
+                }
+                Ok(())
             }
             Found::Lost(writes) => {
                 tracing::warn!("{trace}: {writes} writes are missing before byte {}", self.reader.at());

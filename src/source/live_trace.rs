@@ -56,6 +56,8 @@ pub struct LiveTrace {
     /// What is left to come of the current record: range on the disk, where it started.
     current: Range<u64>,
     started: u64,
+    /// What has come of the next part of it.
+    part: Vec<u8>,
     ended: bool,
 }
 
@@ -71,7 +73,7 @@ impl LiveTrace {
     /// Read from `from`.
     pub fn new(from: Uring, size: Option<u64>) -> Self {
         let size = size.unwrap_or(trace::LARGEST_DISK);
-        Self { from, size, buf: Vec::new(), used: 0, at: 0, current: 0..0, started: 0, ended: false }
+        Self { from, size, buf: Vec::new(), used: 0, at: 0, current: 0..0, started: 0, part: Vec::new(), ended: false }
     }
 
     /// Position in the stream, in bytes.
@@ -129,7 +131,7 @@ impl LiveTrace {
     /// What the bytes that are there say, if they say anything yet.
     fn parse(&mut self) -> Result<Option<Found>, StreamError> {
         if !self.current.is_empty() {
-            return Ok(self.part());
+            return Ok(self.gather());
         }
         let Some(header) = self.waiting().first_chunk::<HEADER>().copied() else { return Ok(None) };
         match trace::start(&header, self.at, self.size) {
@@ -160,13 +162,27 @@ impl LiveTrace {
     }
 
     /// The next part of the current record, once it is whole.
-    fn part(&mut self) -> Option<Found> {
+    fn gather(&mut self) -> Option<Found> {
         let end = (self.current.start / CHUNK + 1).saturating_mul(CHUNK).min(self.current.end);
         let len = usize::try_from(end - self.current.start).ok()?;
-        let data = self.waiting().get(..len)?.to_vec();
+        self.part.reserve_exact(len - self.part.len().min(len));
+        let here = self.waiting().len().min(len - self.part.len());
+        let from = self.used;
+        self.part.extend_from_slice(self.buf.get(from..from + here).unwrap_or_default());
+        self.skip(here);
+        if self.part.len() < len {
+            return None;
+        }
         let offset = std::mem::replace(&mut self.current.start, end);
-        self.skip(len);
-        Some(Found::Write { offset, data })
+        Some(Found::Write { offset, data: std::mem::take(&mut self.part) })
+    }
+
+    /// Hand back a write's memory, to be filled again.
+    pub fn done(&mut self, data: Vec<u8>) {
+        if self.part.capacity() == 0 {
+            self.part = data;
+            self.part.clear();
+        }
     }
 
     fn text(&mut self) -> Result<Option<Found>, StreamError> {
@@ -189,6 +205,7 @@ impl LiveTrace {
         let (at, started) = (self.at, if self.current.is_empty() { self.at } else { self.started });
         self.skip(self.waiting().len());
         self.current = 0..0;
+        self.part.clear();
         match left {
             0 => Found::Closed,
             _ if whole_text => Found::Text { at, text },
@@ -202,7 +219,7 @@ impl LiveTrace {
         match (self.current.is_empty(), waiting) {
             (true, 0) => 0,
             (true, _) => (HEADER as u64).saturating_sub(waiting).max(1),
-            (false, _) => (self.current.end - self.current.start).saturating_sub(waiting),
+            (false, _) => (self.current.end - self.current.start).saturating_sub(waiting + self.part.len() as u64),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Follow {
     bytes: u64,
     /// The queuer's run, and the number of the last element.
     last: Option<(u64, u64)>,
+    /// When the last element was read from the trace: while others wait behind it, that is now.
+    clock: Option<Timestamp>,
     /// Elements that are known to be missing, or that made no sense.
     missing: u64,
 }
@@ -46,7 +48,7 @@ enum Then {
 impl Follow {
     /// Nothing taken yet.
     pub fn new(engine: Engine, disk: Arc<KnownDisk>, queue: Consumer) -> Self {
-        Self { engine, disk, queue, writes: 0, bytes: 0, last: None, missing: 0 }
+        Self { engine, disk, queue, writes: 0, bytes: 0, last: None, clock: None, missing: 0 }
     }
 
     /// Until a signal comes or, with `drain`, the trace ends.
@@ -79,7 +81,7 @@ impl Follow {
             // What was taken from the queue is not there for anybody else: it is used up first.
             if since >= BATCH && !self.queue.has_taken() {
                 since = 0;
-                self.engine.tick(Timestamp::now())?;
+                self.engine.tick(self.clock.unwrap_or_else(Timestamp::now))?;
                 if signals.came_within(Duration::ZERO) {
                     return Ok(());
                 }
@@ -100,6 +102,7 @@ impl Follow {
         {
             return Ok(Then::GoOn);
         }
+        self.clock = element.time;
         match element.entry {
             Entry::Write(at, data) => self.write(at, &data, element.time)?,
             Entry::Lost(writes) => self.lost(writes, &format!("{writes} writes are missing in the trace"))?,
@@ -146,12 +149,9 @@ impl Follow {
     /// Writes are missing: what is on the image now is the only truth left.
     fn lost(&mut self, elements: u64, why: &str) -> io::Result<()> {
         self.missing += elements;
-        if self.disk.only_image()? {
-            tracing::warn!("{why}: reading the image");
-        } else {
-            tracing::warn!("{why}, and the image is not at hand: events may be missing");
-        }
-        self.engine.resync(&Lost { ranges: RangeSet::default(), writes: elements })
+        let with_image = self.disk.only_image()?;
+        let reason = if with_image { why.to_owned() } else { format!("{why}, and the image is not at hand") };
+        self.engine.resync_because(reason, &Lost { ranges: RangeSet::default(), writes: elements })
     }
 }
 

@@ -110,6 +110,28 @@ fn a_writer_that_died_within_a_record_is_followed_by_another() {
     assert_eq!(trace.next_within(LONG).unwrap(), write(3, vec![3; 512]));
 }
 
+/// Reading and taking apart, as the queuer does. As in `uring`, less is demanded than is printed.
+#[test]
+fn it_keeps_up_with_a_fast_writer() {
+    for kib in [4_usize, 1024] {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let records = (256 << 10) / kib;
+        let all: Vec<u8> = (0..(1024 / kib)).flat_map(|_| record(8, &vec![7; kib << 10])).collect();
+        let writing = thread::spawn(move || (0..records * kib / 1024).for_each(|_| writer.write_all(&all).unwrap()));
+        let mut trace = LiveTrace::new(Uring::start(File::from(OwnedFd::from(reader)), false).unwrap(), Some(SIZE));
+        let (start, mut bytes) = (Instant::now(), 0);
+        while let Found::Write { data, .. } = trace.next_within(LONG).unwrap() {
+            bytes += data.len();
+            trace.done(data);
+        }
+        let rate = bytes as f64 / start.elapsed().as_secs_f64() / 1e6;
+        writing.join().unwrap();
+        eprintln!("{rate:.0} MB/s in records of {kib} KiB");
+        assert_eq!(bytes, 256 << 20);
+        assert!(rate > 100.0, "{rate} MB/s");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
