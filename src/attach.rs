@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::engine::Engine;
+use crate::exact::Exact;
 use crate::feed::Feed;
 use crate::units::Timestamp;
 
@@ -22,10 +23,11 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Start following. The result of [`Follower::stop`] tells how it went.
-    pub fn start(engine: Engine, feed: Arc<Feed>) -> io::Result<Self> {
+    /// Start following. The result of [`Follower::stop`] tells how it went. With `exact` the engine's
+    /// disk is that one's, and the feed has all bytes.
+    pub fn start(engine: Engine, feed: Arc<Feed>, exact: Option<Exact>) -> io::Result<Self> {
         let queue = feed.clone();
-        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || follow(engine, &queue))?;
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || follow(engine, &queue, exact))?;
         Ok(Self { feed, thread: Some(thread) })
     }
 
@@ -44,17 +46,26 @@ impl Follower {
     }
 }
 
-fn follow(mut engine: Engine, feed: &Feed) -> io::Result<u64> {
+fn follow(mut engine: Engine, feed: &Feed, mut exact: Option<Exact>) -> io::Result<u64> {
+    let interest = engine.interest();
     loop {
-        let batch = feed.take();
-        for w in &batch.writes {
-            engine.apply(w)?;
+        let mut batch = feed.take();
+        let is_last = batch.closed && batch.writes.is_empty();
+        for w in batch.writes.drain(..) {
+            match &mut exact {
+                Some(exact) => engine.apply(&exact.apply(w, &interest))?,
+                None => engine.apply(&w)?,
+            }
         }
         if let Some(lost) = &batch.lost {
+            if let Some(exact) = &exact {
+                exact.lose(lost);
+            }
             engine.resync(lost)?;
         }
-        if batch.closed && batch.writes.is_empty() {
+        if is_last {
             engine.finish()?;
+            engine.close()?;
             return Ok(engine.events());
         }
         engine.tick(Timestamp::now())?;

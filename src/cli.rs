@@ -10,12 +10,15 @@ pub mod cat;
 pub mod crawl;
 pub mod doctor;
 pub mod failure;
+pub mod follow;
 mod human;
 pub mod ls;
 pub mod mount;
 mod output;
+pub(crate) mod quantity;
 pub mod replay;
-mod signals;
+pub(crate) mod signals;
+pub mod sinks;
 pub mod stat;
 pub mod usn;
 pub mod volumes;
@@ -46,6 +49,8 @@ pub enum Command {
     Crawl(crawl::CrawlArgs),
     /// Serve a disk to a guest, follow what it writes, and say what happens to its files.
     Attach(attach::AttachArgs),
+    /// Print the events of a running `attach` that Redis has.
+    Follow(follow::FollowArgs),
     /// List what lies where on an image.
     Volumes(volumes::VolumesArgs),
     /// List a directory of an image.
@@ -81,8 +86,13 @@ pub enum PayloadArg {
     None,
     /// As they stand on the disk when the event is emitted.
     Disk,
-    /// Exactly those that were written.
+    /// Exactly those that were written (attach keeps a copy of what is written in TMPDIR).
     Exact,
+}
+
+/// Send log messages to stderr: warnings, or more with a higher `verbose`.
+pub(crate) fn start_log(verbose: u8) -> Result<(), Failure> {
+    output::start_log(verbose, None)
 }
 
 /// Parse `args` and do what they say.
@@ -95,6 +105,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Command::Replay(a) => replay::run(&a),
         Command::Crawl(a) => crawl::run(&a),
         Command::Attach(a) => attach::run(&a),
+        Command::Follow(a) => follow::run(&a),
         Command::Volumes(a) => volumes::run(&a),
         Command::Ls(a) => ls::run(&a),
         Command::Cat(a) => cat::run(&a),

@@ -1,9 +1,12 @@
 //! What the command line means.
 
+pub mod sinks;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::replay::ReplayArgs;
+use crate::cli::sinks::SinkArgs;
 use crate::cli::{Failure, ImageArgs, PayloadArg};
 use crate::engine::Payload;
 use crate::error::Error;
@@ -17,7 +20,8 @@ impl From<PayloadArg> for Payload {
     fn from(arg: PayloadArg) -> Self {
         match arg {
             PayloadArg::None => Self::None,
-            PayloadArg::Disk | PayloadArg::Exact => Self::Disk,
+            PayloadArg::Disk => Self::Disk,
+            PayloadArg::Exact => Self::Exact,
         }
     }
 }
@@ -63,6 +67,8 @@ pub struct ReplayConfig {
     pub vm: String,
     /// Whose bytes `write` events carry.
     pub payload: Payload,
+    /// Where events go too.
+    pub sinks: SinkArgs,
 }
 
 impl ReplayConfig {
@@ -85,6 +91,7 @@ impl ReplayConfig {
             final_tree: args.final_tree.clone(),
             vm: args.vm.clone().unwrap_or_else(|| vm_name(&args.image)),
             payload: args.payload.into(),
+            sinks: args.sinks.clone(),
         })
     }
 }

@@ -26,6 +26,8 @@ pub enum Payload {
     None,
     /// The file's bytes as they stand on disk when the event is made.
     Disk,
+    /// The bytes that were written: the disk is to be one that shows no later ones.
+    Exact,
 }
 
 /// How to run.
@@ -43,6 +45,8 @@ const MAX_PAYLOAD: u64 = 1 << 20;
 const SETTLE: i128 = 500_000_000;
 /// Bytes at the start of a partition whose change may mean that a file system came or went.
 const HEAD: u64 = 128 << 10;
+/// Bytes of a sector.
+const SECTOR: u64 = 512;
 /// Bytes at both ends of the disk that hold partition tables.
 const TABLE: u64 = 64 << 10;
 
@@ -62,6 +66,8 @@ pub struct Engine {
     parts: Vec<Part>,
     sinks: Vec<Box<dyn Sink>>,
     seq: u64,
+    /// Number of the last write.
+    write: u64,
     /// Tables or file systems may have changed; when that was last seen.
     unsettled: Option<Timestamp>,
     out: Vec<Event>,
@@ -81,6 +87,7 @@ impl Engine {
             parts: Vec::new(),
             sinks: vec![sink],
             seq: 0,
+            write: 0,
             unsettled: None,
             out: Vec::new(),
         };
@@ -111,6 +118,7 @@ impl Engine {
 
     /// Take one change of the disk, which the image shows already. An error is the sink's.
     pub fn apply(&mut self, w: &Write) -> std::io::Result<()> {
+        self.write = w.seq;
         match &w.op {
             WriteOp::Data { offset, len, pieces } => {
                 let range = *offset..offset.saturating_add(*len);
@@ -155,6 +163,17 @@ impl Engine {
         self.deliver()
     }
 
+    /// Nothing more will be said: let the sinks deliver what they hold.
+    pub fn close(&mut self) -> std::io::Result<()> {
+        // Each has its chance, whatever becomes of another.
+        self.sinks.iter_mut().map(|s| s.close()).fold(Ok(()), std::io::Result::and)
+    }
+
+    /// Whether `write` events carry their bytes.
+    fn with_bytes(&self) -> bool {
+        self.options.payload != Payload::None || self.sinks.iter().any(|s| s.wants_payload())
+    }
+
     /// Writes were lost when the queue was full: read the disk again and say what differs.
     pub fn resync(&mut self, lost: &Lost) -> std::io::Result<()> {
         let now = Timestamp::now();
@@ -176,9 +195,36 @@ impl Engine {
         self.deliver()
     }
 
+    /// The disk was changed by somebody whose writes do not come by here: read it again and say what
+    /// differs.
+    pub fn reread(&mut self) -> std::io::Result<()> {
+        let now = Timestamp::now();
+        self.route(&(0..u64::MAX), |volume, _, _, out| {
+            if let Err(e) = volume.resync(now, out) {
+                tracing::info!("cannot read the volume again: {e}");
+            }
+        });
+        if self.has_moved() {
+            self.look_again(now);
+        }
+        self.deliver()
+    }
+
+    /// Whether other file systems are on the disk than those that are followed.
+    fn has_moved(&self) -> bool {
+        let Ok(survey) = open::survey(&self.disk) else { return false };
+        let same = |(area, part): (&open::Area, &Part)| {
+            let range = area.offset..area.offset.saturating_add(area.length);
+            let good = part.volume.as_ref().map(|v| v.health() == Health::Good);
+            area.name == part.name && range == part.range && good == area.files.as_ref().map(|_| true)
+        };
+        survey.areas.len() != self.parts.len() || !survey.areas.iter().zip(&self.parts).all(same)
+    }
+
     /// Call `f` for each volume that meets `range` with its part of it, in volume bytes.
     fn route(&mut self, range: &Range<u64>, mut f: impl FnMut(&mut dyn Volume, &Range<u64>, u64, &mut Vec<Event>)) {
         let several = self.has_several();
+        let with_bytes = self.with_bytes();
         for part in &mut self.parts {
             let start = range.start.max(part.range.start);
             let end = range.end.min(part.range.end);
@@ -188,11 +234,12 @@ impl Engine {
             if volume.health() == Health::Stale && self.unsettled.is_none() {
                 self.unsettled = Some(Timestamp::now());
             }
-            if !out.is_empty() && self.options.payload == Payload::Disk {
+            if !out.is_empty() && with_bytes {
                 out = with_payload(out, volume);
             }
             for mut e in out {
                 e.volume = Some(part.name.clone());
+                place_on_disk(&mut e, part.range.start);
                 if several {
                     prefix(&mut e, &part.name);
                 }
@@ -218,9 +265,14 @@ impl Engine {
     }
 
     fn emit(&mut self, mut e: Event) -> std::io::Result<()> {
+        e.vm = self.vm.clone();
+        e.write = self.write;
+        if matches!(e.body, Body::Aside { .. }) {
+            e.seq = self.seq;
+            return self.sinks.iter_mut().try_for_each(|s| s.aside(&e));
+        }
         self.seq += 1;
         e.seq = self.seq;
-        e.vm = self.vm.clone();
         self.sinks.iter_mut().try_for_each(|s| s.emit(&e))
     }
 
@@ -298,7 +350,7 @@ impl Engine {
         self.say(name, now, what, Some(volume));
         let mut files = Vec::new();
         volume.introduce(now, &mut files);
-        if self.options.payload == Payload::Disk {
+        if self.with_bytes() {
             files = with_payload(files, volume);
         }
         self.out.extend(files.into_iter().map(|e| Event { volume: Some(name.clone()), ..e }));
@@ -363,6 +415,17 @@ fn within<'a>(pieces: &'a [(u64, Box<[u8]>)], start: u64, local: &Range<u64>) ->
         Some((from - start, bytes.get(a..b).filter(|p| !p.is_empty())?))
     };
     pieces.iter().filter_map(cut).collect()
+}
+
+/// Asides of a volume count its sectors; the messages of 2013 count the disk's.
+fn place_on_disk(e: &mut Event, start: u64) {
+    if let Body::Aside { field, old, new } = &mut e.body
+        && field.ends_with("_sector_start")
+    {
+        let first = start / SECTOR;
+        *old = if *old == 0 { 0 } else { old.saturating_add(first) };
+        *new = new.saturating_add(first);
+    }
 }
 
 /// Put the volume's folder before the event's paths.

@@ -51,6 +51,9 @@ pub struct Event {
     pub stream: Option<Stream>,
     /// Directory that holds the name, for whoever caches directories. Not part of the JSON.
     pub parent: Option<InodeNo>,
+    /// Number of the write that caused it, counted from 1 on; stamped by the engine. Not part of
+    /// the JSON.
+    pub write: u64,
 }
 
 impl Event {
@@ -69,6 +72,7 @@ impl Event {
             body,
             stream: None,
             parent: None,
+            write: 0,
         }
     }
 }
@@ -133,6 +137,25 @@ pub enum Body {
         reason: String,
         /// How many bytes of the disk are concerned.
         bytes: u64,
+    },
+    /// A sink could not take events and had to drop them: a `gap` too. Its `seq` is that of the
+    /// last of them.
+    Missed {
+        /// Why.
+        reason: String,
+        /// How many events are missing, up to and including `seq`.
+        events: u64,
+    },
+    /// A field of a structure on disk changed that is no event of its own (the file system's
+    /// geometry) or follows from others (the size of a file that was written to). It uses up no
+    /// `seq` and goes only to sinks that ask for it ([`crate::sink::Sink::aside`]).
+    Aside {
+        /// Name of the field, as the messages of 2013 call it.
+        field: &'static str,
+        /// Value before.
+        old: u64,
+        /// Value after.
+        new: u64,
     },
 }
 
@@ -199,13 +222,55 @@ impl Body {
             Self::Truncate { .. } => "truncate",
             Self::Metadata { .. } => "metadata",
             Self::Volume { .. } => "volume",
-            Self::Gap { .. } => "gap",
+            Self::Gap { .. } | Self::Missed { .. } => "gap",
+            Self::Aside { .. } => "aside",
         }
     }
 }
 
+impl Event {
+    /// The same for serialisation without the bytes of a `write`.
+    pub fn without_data(&self) -> WithoutData<'_> {
+        WithoutData(self)
+    }
+}
+
+/// An event whose `write` has no `data`.
+pub struct WithoutData<'a>(&'a Event);
+
+impl Serialize for WithoutData<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize_with(s, Data::None)
+    }
+}
+
+/// In text the bytes of a `write` are base64, in binary forms (BSON) they are bytes.
 impl Serialize for Event {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let data = if s.is_human_readable() { Data::Base64 } else { Data::Bytes };
+        self.serialize_with(s, data)
+    }
+}
+
+/// The form of the bytes of a `write`.
+#[derive(Clone, Copy)]
+enum Data {
+    None,
+    Base64,
+    Bytes,
+}
+
+/// Bytes that are bytes.
+struct Raw<'a>(&'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(self.0)
+    }
+}
+
+impl Event {
+    fn serialize_with<S: Serializer>(&self, s: S, data: Data) -> Result<S::Ok, S::Error> {
         let mut m = s.serialize_map(None)?;
         m.serialize_entry("seq", &self.seq)?;
         m.serialize_entry("time", &format_args!("{}", self.time))?;
@@ -222,7 +287,7 @@ impl Serialize for Event {
         opt(&mut m, "stream", self.stream.as_ref().map(|s| crate::name::lossy(&s.name)))?;
         opt(&mut m, "inode", self.inode)?;
         opt(&mut m, "kind", self.kind)?;
-        self.body.serialize_fields(&mut m)?;
+        self.body.serialize_fields(&mut m, data)?;
         opt(&mut m, "txn", self.txn)?;
         m.serialize_entry("origin", &self.origin)?;
         m.end()
@@ -230,7 +295,7 @@ impl Serialize for Event {
 }
 
 impl Body {
-    fn serialize_fields<M: SerializeMap>(&self, m: &mut M) -> Result<(), M::Error> {
+    fn serialize_fields<M: SerializeMap>(&self, m: &mut M, form: Data) -> Result<(), M::Error> {
         match self {
             Self::Create(c) => c.serialize_fields(m),
             Self::Write { offset, length, zero, data } => {
@@ -239,7 +304,11 @@ impl Body {
                 if *zero {
                     m.serialize_entry("zero", &true)?;
                 }
-                opt(m, "data", data.as_deref().map(crate::name::base64))
+                match form {
+                    Data::None => Ok(()),
+                    Data::Base64 => opt(m, "data", data.as_deref().map(crate::name::base64)),
+                    Data::Bytes => opt(m, "data", data.as_deref().map(Raw)),
+                }
             }
             Self::Truncate { old, new } => {
                 m.serialize_entry("old", old)?;
@@ -257,6 +326,16 @@ impl Body {
             Self::Gap { reason, bytes } => {
                 m.serialize_entry("reason", reason)?;
                 m.serialize_entry("bytes", bytes)
+            }
+            Self::Missed { reason, events } => {
+                m.serialize_entry("reason", reason)?;
+                m.serialize_entry("bytes", &0)?;
+                m.serialize_entry("events", events)
+            }
+            Self::Aside { field, old, new } => {
+                m.serialize_entry("field", field)?;
+                m.serialize_entry("old", old)?;
+                m.serialize_entry("new", new)
             }
             Self::Link | Self::Unlink | Self::Rename { .. } | Self::Delete => Ok(()),
         }

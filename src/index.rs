@@ -4,13 +4,13 @@
 //!
 //! | type | when | fields |
 //! | --- | --- | --- |
-//! | `mbr` | first, always | gpt, sector; version, sequence, disk_size |
+//! | `mbr` | first, always | gpt, sector; version, sequence, disk_size, image |
 //! | `gpt` | on GPT disks | |
 //! | `partition` | each | pte_num, partition_type or partition_type_guid, first_sector_lba, final_sector_lba |
 //! | `fs` | each readable | pte_num, fs, mount_point, num_block_groups, num_files, superblock_sector, superblock_offset, block_size, blocks_per_group, inodes_per_group, inode_size; uuid, label, sector64 |
 //! | `bgd` | each group | sector, offset, block_bitmap_sector_start, inode_bitmap_sector_start, inode_table_sector_start |
 //! | `file` | each name | inode_sector, inode_offset, inode_num, path, is_dir, size, mode, link_count, uid, gid, atime, mtime, ctime, link_name, sectors, extents, files; see `index/ext.rs` |
-//! | `metadata_filter` | last | bitarray: one bit per 4 KiB of the disk |
+//! | `metadata_filter` | last | bitarray: one bit per 4 KiB of the disk; blocks: see `index/snapshot.rs` |
 //!
 //! Sectors are of 512 bytes and count from the disk's start, whatever the table counts by, but for
 //! `*_sector_lba`.
@@ -19,17 +19,23 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::engine::{Engine, EngineOptions, Payload};
+use crate::event::Event;
 use crate::image::Disk;
 use crate::open::{Area, Files, Survey};
 use crate::partition::{Partition, PartitionType, Scheme};
+use crate::ranges::RangeSet;
 
 mod behind;
 mod doc;
+mod elements;
 mod ext;
 mod fields;
 mod filter;
 mod inodes;
 mod ntfs;
+pub mod read;
+pub mod snapshot;
 
 use doc::Doc;
 use filter::Filter;
@@ -49,14 +55,35 @@ pub struct Counts {
     pub errors: u64,
 }
 
-/// Write the index of `disk` to `path`: all of it or nothing. `sequence` is the last event that
-/// the index includes.
+/// What an index holds besides the files.
+#[derive(Clone, Default, Debug)]
+pub struct Extra {
+    /// The last event that the index includes.
+    pub sequence: u64,
+    /// The image, for those who have the index only.
+    pub image: Option<PathBuf>,
+    /// Places of the disk whose bytes are kept: see [`snapshot`].
+    pub keep: RangeSet,
+}
+
+/// The places of `disk` that inference reads when it starts.
+///
+/// # Errors
+/// The disk cannot be read.
+pub fn needed(disk: &Disk) -> crate::error::Result<RangeSet> {
+    let watched = snapshot::Watched::new(disk.clone());
+    let options = EngineOptions { vm: String::new(), payload: Payload::None };
+    Engine::new(watched.clone(), options, Box::new(Vec::<Event>::new()))?;
+    Ok(watched.seen())
+}
+
+/// Write the index of `disk` to `path`: all of it or nothing.
 ///
 /// Errors: those of writing. What cannot be read of the disk is told in the documents.
-pub fn write(disk: &Disk, survey: &Survey, sequence: u64, path: &Path) -> io::Result<Counts> {
+pub fn write(disk: &Disk, survey: &Survey, extra: &Extra, path: &Path) -> io::Result<Counts> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Into::into);
     let file = tempfile::Builder::new().prefix(".gammaray-index-").tempfile_in(&folder)?;
-    let counts = behind::write(file.as_file(), |out| write_documents(disk, survey, sequence, out))?;
+    let counts = behind::write(file.as_file(), |out| write_documents(disk, survey, extra, out))?;
     share(file.as_file())?;
     file.persist(path).map_err(|e| e.error)?;
     File::open(&folder)?.sync_all()?;
@@ -72,11 +99,14 @@ fn share(file: &File) -> io::Result<()> {
 }
 
 /// Write all documents to `out`.
-fn write_documents(disk: &Disk, survey: &Survey, sequence: u64, out: &mut impl Write) -> io::Result<Counts> {
+fn write_documents(disk: &Disk, survey: &Survey, extra: &Extra, out: &mut impl Write) -> io::Result<Counts> {
     let mut filter = Filter::new(disk.size());
     let mut doc = Doc::new("mbr");
     doc.bool("gpt", survey.table.scheme == Scheme::Gpt).i32("sector", 0);
-    doc.i32("version", VERSION).u64("sequence", sequence).u64("disk_size", disk.size());
+    doc.i32("version", VERSION).u64("sequence", extra.sequence).u64("disk_size", disk.size());
+    if let Some(image) = &extra.image {
+        fields::text(&mut doc, "image", "image_bytes", image.as_os_str().as_encoded_bytes());
+    }
     doc.write(out)?;
     filter.set(0..u64::from(survey.table.sector_size));
     if survey.table.scheme == Scheme::Gpt {
@@ -96,7 +126,11 @@ fn write_documents(disk: &Disk, survey: &Survey, sequence: u64, out: &mut impl W
             file_system(area, p.number, prefix.as_bytes(), &mut filter, out, &mut counts)?;
         }
     }
-    filter.into_doc().write(out)?;
+    let mut last = filter.into_doc();
+    if !extra.keep.is_empty() {
+        last.binary("blocks", &snapshot::pack(disk, &extra.keep)?);
+    }
+    last.write(out)?;
     Ok(counts)
 }
 

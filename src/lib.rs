@@ -48,6 +48,7 @@
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod legacy;
 
 // The words that all share.
 pub mod units;
@@ -68,6 +69,7 @@ pub mod source;
 pub mod interest;
 pub mod feed;
 pub mod attach;
+pub mod exact;
 pub mod engine;
 
 // File systems: from blocks to files and to what changed.
@@ -80,6 +82,7 @@ pub mod ntfs;
 // What happened, and who hears of it.
 pub mod event;
 pub mod sink;
+pub mod follow;
 
 // The guest's files as they are.
 pub mod guest;

@@ -58,6 +58,13 @@ impl Overlay {
         self.insert(range, Bytes::Zero);
     }
 
+    /// `range` of the disk reads as the base again.
+    pub fn forget(&self, range: Range<u64>) {
+        if !range.is_empty() {
+            cut(&mut self.newer.write().unwrap_or_else(PoisonError::into_inner), &range);
+        }
+    }
+
     /// How many separate ranges are remembered.
     pub fn ranges(&self) -> usize {
         self.newer.read().unwrap_or_else(PoisonError::into_inner).len()

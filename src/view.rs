@@ -65,9 +65,17 @@ impl View {
     /// # Errors
     /// [`MountError`] says what to do. Nothing is left mounted.
     pub fn mount(guest: Arc<Guest>, dir: &Path) -> Result<Self, ViewError> {
+        Self::mount_with(guest, dir, THREADS)
+    }
+
+    /// The same, served by so many threads.
+    ///
+    /// # Errors
+    /// As [`View::mount`].
+    pub fn mount_with(guest: Arc<Guest>, dir: &Path, threads: usize) -> Result<Self, ViewError> {
         let files = Arc::new(Files::new(guest));
         let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        let plan = MountPlan { subtype: "gammaray", flags, threads: THREADS };
+        let plan = MountPlan { subtype: "gammaray", flags, threads };
         let mount = FuseMount::start(fuse::Adapter(Arc::clone(&files)), dir, plan)?;
         let mut view = Self { files, mount, invalidator: None };
         view.invalidator = view.start_invalidator().map_err(|source| MountError::Io { dir: dir.into(), source })?;

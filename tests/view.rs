@@ -51,6 +51,7 @@ fn event(path: &str, ino: u64, parent: u64, body: Body) -> Event {
         body,
         stream: None,
         parent: Some(InodeNo(parent)),
+        write: 1,
     }
 }
 

@@ -11,11 +11,13 @@ use gammaray_ublk::{Backing, Device, OpenMode, Options as DeviceOptions, Tap};
 use super::signals::Signals;
 use super::{Failure, PayloadArg};
 use crate::attach::Follower;
-use crate::config::vm_name;
-use crate::engine::{Engine, EngineOptions};
+use crate::config::{sinks, vm_name};
+use crate::engine::{Engine, EngineOptions, Payload};
+use crate::exact::Exact;
 use crate::feed::{Feed, Limits};
 use crate::open;
 use crate::sink::jsonl::Jsonl;
+use crate::sink::steady::Steady;
 use crate::source::file::FileExport;
 use crate::view::View;
 
@@ -64,6 +66,12 @@ pub struct AttachArgs {
     /// When the engine falls behind: let the guest wait instead of merging intermediate states.
     #[arg(long)]
     pub lossless: bool,
+    /// Other sinks.
+    #[command(flatten)]
+    pub sinks: super::sinks::SinkArgs,
+    /// What they cannot take.
+    #[command(flatten)]
+    pub spool: super::sinks::SpoolArgs,
 }
 
 /// Whatever serves the disk.
@@ -131,12 +139,19 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let signals = Signals::catch()?;
     let disk = open::image(&args.image).map_err(|e| Failure::image(&args.image, &e))?;
     let backing = Backing::open(&args.image, OpenMode::default()).map_err(Failure::line)?;
-    let sink = Jsonl::open(&args.events).map_err(|e| Failure::output(args.events.display(), &e))?;
     let options =
         EngineOptions { vm: args.vm.clone().unwrap_or_else(|| vm_name(&args.image)), payload: args.payload.into() };
-    let mut engine = Engine::new(disk, options, Box::new(sink)).map_err(|e| Failure::table(&args.image, &e))?;
+    let with_data = options.payload != Payload::None;
+    let jsonl = Jsonl::open(&args.events).map_err(|e| Failure::output(args.events.display(), &e))?;
+    let jsonl = Steady::new(jsonl.with_data(with_data), args.events.display().to_string());
+    let remote = sinks::start(&args.sinks, &options.vm, with_data, &sinks::spooling(&args.spool))?;
+    let no_copy = |e| Failure::new(format_args!("cannot make a temporary file: {e}"), "", "name a folder with TMPDIR");
+    let exact = (options.payload == Payload::Exact).then(|| Exact::over(disk.clone())).transpose().map_err(no_copy)?;
+    let disk = exact.as_ref().map_or(disk, Exact::disk);
+    let mut engine = Engine::new(disk, options, Box::new(jsonl)).map_err(|e| Failure::table(&args.image, &e))?;
+    remote.into_iter().for_each(|s| engine.add_sink(s));
     let limits = Limits { lossless: args.lossless, ..Limits::default() };
-    let feed = Feed::new(engine.interest(), limits);
+    let feed = Feed::new(exact.as_ref().map_or_else(|| engine.interest(), Exact::all_bytes), limits);
     let view = match &args.mount {
         Some(dir) => Some(View::mount(engine.guest(), dir).map_err(Failure::line)?),
         None => None,
@@ -147,12 +162,12 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let source = Source::start(args, Arc::new(backing), feed.clone())?;
     eprintln!("gammaray: {} is served at {}", args.image.display(), source.path().display());
     let threads = |e| Failure::new(format_args!("cannot start a thread: {e}"), "", "check the limits of this process");
-    let follower = Follower::start(engine, feed).map_err(threads)?;
+    let follower = Follower::start(engine, feed, exact).map_err(threads)?;
     while !signals.came_within(LOOK) && !source.has_ended() && !follower.has_ended() {}
     let stopped = source.stop();
     let result = follower.stop();
     drop(view);
-    let events = result.map_err(|e| Failure::output(args.events.display(), &e))?;
+    let events = result.map_err(|e| sinks::failure(&args.events, &e))?;
     tracing::info!("{events} events");
     stopped
 }

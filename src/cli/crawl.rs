@@ -1,11 +1,13 @@
 //! `gammaray crawl`: the index of a disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::Failure;
-use crate::{index, open};
+use crate::index::{self, Extra};
+use crate::open;
+use crate::ranges::RangeSet;
 
 /// Arguments of `crawl`.
 #[derive(Args, Debug)]
@@ -19,22 +21,29 @@ pub struct CrawlArgs {
 
 /// Run it.
 pub fn run(args: &CrawlArgs) -> Result<(), Failure> {
-    let disk = open::image(&args.image).map_err(|e| Failure::image(&args.image, &e))?;
-    let survey = open::survey(&disk).map_err(|e| Failure::table(&args.image, &e))?;
+    crawl(&args.image, &args.index, false)
+}
+
+/// Index `image`; with `blocks` so that inference can start from the index alone.
+pub fn crawl(image: &Path, index: &Path, blocks: bool) -> Result<(), Failure> {
+    let disk = open::image(image).map_err(|e| Failure::image(image, &e))?;
+    let survey = open::survey(&disk).map_err(|e| Failure::table(image, &e))?;
     if survey.areas.iter().all(|a| a.files.is_none()) {
-        return Err(crate::config::nothing_readable(&args.image, &survey));
+        return Err(crate::config::nothing_readable(image, &survey));
     }
-    if crate::config::is_same_file(&args.image, &args.index) {
+    if crate::config::is_same_file(image, index) {
         let advice = "name another file for the index";
-        return Err(Failure::new("the index would overwrite the image", args.index.display(), advice));
+        return Err(Failure::new("the index would overwrite the image", index.display(), advice));
     }
-    let counts = index::write(&disk, &survey, 0, &args.index).map_err(|e| Failure::output(args.index.display(), &e))?;
+    let keep = if blocks { index::needed(&disk).map_err(|e| Failure::table(image, &e))? } else { RangeSet::default() };
+    let extra = Extra { sequence: 0, image: std::fs::canonicalize(image).ok(), keep };
+    let counts = index::write(&disk, &survey, &extra, index).map_err(|e| Failure::output(index.display(), &e))?;
     tracing::info!("{} file systems, {} names, {} with errors", counts.file_systems, counts.files, counts.errors);
     match counts.errors {
         0 => Ok(()),
         n => {
             let what = format_args!("{n} of {} files could not be read whole", counts.files);
-            Err(Failure::new(what, args.image.display(), "the index holds the others; see the `error` fields in it"))
+            Err(Failure::new(what, image.display(), "the index holds the others; see the `error` fields in it"))
         }
     }
 }

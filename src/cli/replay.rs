@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use clap::{ArgGroup, Args};
 
 use super::{Failure, PayloadArg, output};
-use crate::config::{Recorded, ReplayConfig};
-use crate::engine::{Engine, EngineOptions};
+use crate::config::{Recorded, ReplayConfig, sinks};
+use crate::engine::{Engine, EngineOptions, Payload};
 use crate::listing::{self, Depth};
 use crate::lookup;
 use crate::name::GuestPath;
 use crate::overlay::Overlay;
 use crate::sink::jsonl::Jsonl;
+use crate::sink::outlet::OutletOptions;
 use crate::source::log_writes::LogWrites;
 use crate::source::qemu_trace::QemuTrace;
 use crate::source::recording::Recording;
@@ -55,6 +56,9 @@ pub struct ReplayArgs {
     /// Bytes in `write` events.
     #[arg(long, value_enum, default_value_t)]
     pub payload: PayloadArg,
+    /// Other sinks.
+    #[command(flatten)]
+    pub sinks: super::sinks::SinkArgs,
 }
 
 /// Run it to the end of the stream, or to where the stream makes no sense any more. What came
@@ -66,11 +70,15 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let recording = Recording::open(config.stream.path()).map_err(|e| unreadable(&config.stream, &e))?;
     let store = recording.store().map_err(|e| unreadable(&config.stream, &e))?;
     let overlay = Arc::new(Overlay::new(base, store));
-    let lost = |e: std::io::Error| Failure::output(config.events.display(), &e);
-    let sink = Jsonl::open(&config.events).map_err(lost)?;
+    let lost = |e: std::io::Error| sinks::failure(&config.events, &e);
+    let with_data = config.payload != Payload::None;
+    let sink = Jsonl::open(&config.events).map_err(lost)?.with_data(with_data);
     let options = EngineOptions { vm: config.vm.clone(), payload: config.payload };
     let mut engine =
         Engine::new(overlay.clone(), options, Box::new(sink)).map_err(|e| Failure::table(&config.image, &e))?;
+    for sink in sinks::start(&config.sinks, &config.vm, with_data, &OutletOptions::waiting())? {
+        engine.add_sink(sink);
+    }
     let replay = Replay::new(recording, engine.interest(), overlay.clone());
     let mut totals = Totals::default();
     let ended = match stream(&config.stream, replay) {
@@ -78,6 +86,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
         Err(e) => Some(e),
     };
     engine.finish().map_err(lost)?;
+    engine.close().map_err(lost)?;
     totals.report(started.elapsed(), engine.events(), overlay.ranges());
     if let Some(path) = &config.final_tree {
         write_tree(&engine, path).map_err(|e| Failure::output(path.display(), &e))?;
@@ -146,6 +155,9 @@ fn stopped(stream: &Recorded, why: &StreamError) -> Failure {
         StreamError::Cut { .. } => "the events before it are complete; record again for the rest",
         StreamError::Text { .. } => {
             "send QEMU's messages elsewhere and record again; the events before it are complete"
+        }
+        StreamError::Lost { .. } => {
+            "record again with a faster reader or a larger buffer; the events before it are complete"
         }
         StreamError::Implausible { .. } => "check that it is such a recording, and of this disk",
         StreamError::PastEnd { .. } => "name the image on which it was recorded with --image",

@@ -4,6 +4,7 @@
 //! writes only confirm them. Without, or while the journal is clean, home writes are the truth:
 //! they are gathered until a flush or a pause, because they come block by block in any order.
 
+pub mod asides;
 pub mod names;
 pub mod changes;
 pub mod content;
@@ -17,6 +18,7 @@ pub mod tree;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use self::changes::{Cause, Changes};
 use self::delta::{Changed, Delta, Differ, Unresolved};
@@ -36,6 +38,11 @@ use crate::tree::{Kind, Tree};
 use crate::units::{BlockNo, InodeNo, Timestamp};
 use crate::volume::{Health, VolumeInterest, VolumeWrite};
 
+/// Without a journal: after a pause as long as this, in nanoseconds, contradictions are settled by
+/// reading everything again.
+const CALM: i128 = 300_000_000;
+/// Reading again waits this many times as long as it took the last time.
+const READING_SHARE: u32 = 3;
 /// Home writes are gathered for at most this long after the last one, in nanoseconds.
 const PAUSE: i128 = 200_000_000;
 /// Data written in place is told without waiting for a commit after this long, in nanoseconds.
@@ -83,6 +90,12 @@ pub struct Live {
     held: Held,
     health: Health,
     mounted: bool,
+    /// When the last write came.
+    wrote_at: Timestamp,
+    /// Without a journal: blocks, maps or names contradicted each other since all was read.
+    doubtful: bool,
+    /// Not to be read again before.
+    read_after: Option<Instant>,
 }
 
 impl Live {
@@ -115,6 +128,9 @@ impl Live {
             held: Held::default(),
             health: Health::Good,
             mounted,
+            wrote_at: Timestamp::default(),
+            doubtful: false,
+            read_after: None,
         };
         live.cover_anew();
         live.want_all();
@@ -171,7 +187,22 @@ impl Live {
         self.follower.as_ref().is_some_and(Follower::is_live)
     }
 
+    /// Without a journal every block comes by itself, and a later one may show that an earlier one
+    /// was misunderstood. What still does not fit once the guest pauses, the disk decides.
+    fn settle_doubts(&mut self, now: Timestamp, out: &mut Vec<Event>) {
+        let start = Instant::now();
+        if !self.doubtful || self.read_after.is_some_and(|t| start < t) {
+            return;
+        }
+        if let Err(e) = self.read_again(now, out) {
+            tracing::warn!("cannot read the volume again: {e}");
+        }
+        self.doubtful = false;
+        self.read_after = Some(start + start.elapsed() * READING_SHARE);
+    }
+
     fn wrote_data(&mut self, range: Range<u64>, time: Timestamp) {
+        self.wrote_at = time;
         if self.fresh.len() < MAX_WRITTEN {
             self.fresh.insert(range);
             self.fresh_since.get_or_insert(time);
@@ -336,24 +367,17 @@ impl Live {
         let written = [&self.unowned, &*self.fresh.settle()];
         let differ = Differ::new(&mut state, &self.volume, changed, written, &mut self.unresolved, cause.time);
         let delta = differ.run();
-        self.settle_disputes(&mut state, cause.time);
-        self.say(&mut state, delta, cause, out);
-    }
-
-    /// Blocks that two inodes claimed go back to the one that still does. What was written to them
-    /// meanwhile was taken for the other's: content counts as written, maps are read again.
-    fn settle_disputes(&mut self, state: &mut State, time: Timestamp) {
         let bs = self.block_size();
-        for ino in state.owners.take_disputed() {
-            let Some(inode) = state.inodes.get(&ino).cloned() else { continue };
-            let map = state.mapping(ino, &inode);
-            let (content, nodes) = state.owners.regain(ino, &map);
-            for r in content {
-                self.wrote_data(r.start.saturating_mul(bs)..r.end.saturating_mul(bs), time);
-            }
-            if nodes {
-                self.unresolved.entry(ino).or_insert(time);
-            }
+        for r in &delta.regained {
+            self.wrote_data(r.start.saturating_mul(bs)..r.end.saturating_mul(bs), cause.time);
+        }
+        let again = delta.again;
+        let doubtful = again || !delta.regained.is_empty() || !delta.errors.is_empty() || !self.unresolved.is_empty();
+        self.say(&mut state, delta, cause, out);
+        drop(state);
+        self.doubtful |= cause.origin == Origin::Direct && (doubtful || self.held.count() > 0);
+        if again && !changed.is_empty() {
+            self.apply(&Changed::new(), cause, out);
         }
     }
 
@@ -524,6 +548,7 @@ impl Live {
             self.health = Health::Stale;
             return;
         }
+        out.extend(asides::superblock(&old, &new).map(|body| cause.event(body)));
         if old.blocks != new.blocks {
             self.resized(new.clone(), cause, out);
         }
@@ -541,6 +566,8 @@ impl Live {
         match group::read_all(&Covered(&self.volume), &sb) {
             Ok(groups) => {
                 out.push(cause.event(Body::Volume { what: "resized", fs: Some(sb.kind()) }));
+                let old = self.look().geometry.groups.clone();
+                out.extend(asides::groups(&sb, &old, &groups).map(|body| cause.event(body)));
                 self.state().geometry = super::fs::Geometry::new(sb, groups);
                 self.want_all();
             }
@@ -613,7 +640,7 @@ impl crate::volume::Volume for Live {
             }
         }
         // All that is metadata by now is wanted by now.
-        if !self.follows_journal() && (std::env::var_os("NOGUARD").is_some() || self.interest.any(w.range)) {
+        if !self.follows_journal() && self.interest.any(w.range) {
             self.catch_up(&w, out);
         }
     }
@@ -653,6 +680,9 @@ impl crate::volume::Volume for Live {
         if direct && last.is_some_and(|t| now.as_nanos() - t.as_nanos() >= PAUSE) {
             self.apply_gathered(out);
         }
+        if direct && now.as_nanos() - self.wrote_at.as_nanos() >= CALM {
+            self.settle_doubts(now, out);
+        }
         if !direct && self.fresh_since.is_some_and(|t| now.as_nanos() - t.as_nanos() >= PATIENCE) {
             self.apply(&Changed::new(), Cause { time: now, txn: None, origin: Origin::Direct }, out);
         }
@@ -671,6 +701,10 @@ impl crate::volume::Volume for Live {
         self.apply_gathered(out);
         if !self.fresh.is_empty() {
             self.apply(&Changed::new(), Cause { time: now, txn: None, origin: Origin::Direct }, out);
+        }
+        self.read_after = None;
+        if !self.follows_journal() {
+            self.settle_doubts(now, out);
         }
         if self.held.count() > 0 {
             tracing::info!("{} changes of names never became complete", self.held.count());

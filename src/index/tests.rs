@@ -41,7 +41,8 @@ fn the_documents_have_the_old_shapes() {
     );
     let disk: Disk = Arc::new(RawImage::open(&dir.path().join("disk.raw")).unwrap());
     let index = dir.path().join("disk.bson");
-    let counts = write(&disk, &open::survey(&disk).unwrap(), 7, &index).unwrap();
+    let counts =
+        write(&disk, &open::survey(&disk).unwrap(), &Extra { sequence: 7, ..Extra::default() }, &index).unwrap();
     assert_eq!((counts.file_systems, counts.files, counts.errors), (1, 5, 0));
     let docs = documents(&std::fs::read(&index).unwrap());
     let kinds: Vec<_> = docs.iter().map(|d| d.get_str("type").unwrap()).collect();
@@ -84,7 +85,7 @@ fn a_failed_index_leaves_the_old_one_and_no_litter() {
     let disk: Disk = Arc::new(vec![0_u8; 1 << 20]);
     let survey = open::survey(&disk).unwrap();
     std::fs::create_dir(dir.path().join("index")).unwrap();
-    assert!(write(&disk, &survey, 0, &dir.path().join("index")).is_err());
+    assert!(write(&disk, &survey, &Extra::default(), &dir.path().join("index")).is_err());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    assert!(write(&disk, &survey, 0, &dir.path().join("none/index")).is_err());
+    assert!(write(&disk, &survey, &Extra::default(), &dir.path().join("none/index")).is_err());
 }

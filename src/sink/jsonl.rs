@@ -15,7 +15,10 @@ const BUFFER: usize = 64 << 10;
 /// again at the next flush; while that fails nothing more is taken, so nothing is lost silently.
 pub struct Jsonl<W = File> {
     to: W,
+    with_data: bool,
     waiting: Vec<u8>,
+    /// So many bytes of them, of the first line, have been written.
+    begun: usize,
 }
 
 /// Create or empty the file at `path`; `-` is stdout.
@@ -38,11 +41,16 @@ impl Jsonl {
 impl<W: Write + Send> Jsonl<W> {
     /// To `to`.
     pub fn new(to: W) -> Self {
-        Self { to, waiting: Vec::with_capacity(BUFFER) }
+        Self { to, with_data: true, waiting: Vec::with_capacity(BUFFER), begun: 0 }
+    }
+
+    /// The same; `write` events have their bytes only if `with_data`.
+    pub fn with_data(self, with_data: bool) -> Self {
+        Self { with_data, ..self }
     }
 
     fn write_waiting(&mut self) -> io::Result<()> {
-        let mut done = 0;
+        let mut done = self.begun;
         let result = loop {
             let rest = self.waiting.get(done..).unwrap_or_default();
             if rest.is_empty() {
@@ -55,7 +63,11 @@ impl<W: Write + Send> Jsonl<W> {
                 Err(e) => break Err(e),
             }
         };
-        self.waiting.drain(..done);
+        let whole = self.waiting.get(..done).and_then(|w| w.iter().rposition(|b| *b == b'\n')).map_or(0, |at| at + 1);
+        self.waiting.drain(..whole);
+        // Whoever reads from a pipe next has not seen the beginning of the line.
+        let has_reader = !matches!(&result, Err(e) if e.kind() == io::ErrorKind::BrokenPipe);
+        self.begun = if has_reader { done - whole } else { 0 };
         result
     }
 }
@@ -66,7 +78,11 @@ impl<W: Write + Send> Sink for Jsonl<W> {
             self.write_waiting()?;
         }
         let taken = self.waiting.len();
-        let line = serde_json::to_writer(&mut self.waiting, event);
+        let line = if self.with_data {
+            serde_json::to_writer(&mut self.waiting, event)
+        } else {
+            serde_json::to_writer(&mut self.waiting, &event.without_data())
+        };
         if let Err(e) = line {
             self.waiting.truncate(taken);
             return Err(e.into());

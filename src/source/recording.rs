@@ -124,6 +124,26 @@ impl Recording {
         Ok(if got == N { Ok(header) } else { Err(got) })
     }
 
+    /// The next `len` bytes without going on, fewer only at the end.
+    pub fn peek(&mut self, len: usize) -> Result<&[u8], StreamError> {
+        while self.buf.len() - self.used < len {
+            self.buf.drain(..self.used);
+            self.used = 0;
+            let held = self.buf.len();
+            let mut buf = std::mem::take(&mut self.buf);
+            buf.resize(held + self.ahead.max(len - held), 0);
+            let read = self.read_at(buf.get_mut(held..).unwrap_or_default(), self.at + held as u64);
+            buf.truncate(held + *read.as_ref().unwrap_or(&0));
+            self.buf = buf;
+            self.ahead = (self.ahead * 2).min(MAX_READ);
+            if read? == 0 {
+                break;
+            }
+        }
+        let end = self.buf.len().min(self.used + len);
+        Ok(self.buf.get(self.used..end).unwrap_or_default())
+    }
+
     /// Go on by `len` bytes. Returns how many there were: fewer only at the end.
     pub fn skip(&mut self, len: u64) -> Result<u64, StreamError> {
         let buffered = self.take(usize::try_from(len).unwrap_or(usize::MAX));
@@ -256,7 +276,11 @@ impl Recording {
 
     /// One read at the current position, past the buffer. 0 at the end of the stream.
     fn read_once(&mut self, to: &mut [u8]) -> Result<usize, StreamError> {
-        let at = self.at;
+        self.read_at(to, self.at)
+    }
+
+    /// One read; `at` is where the stream stands, past all that is buffered.
+    fn read_at(&mut self, to: &mut [u8], at: u64) -> Result<usize, StreamError> {
         loop {
             let read = match &mut self.from {
                 From::File(_) => self.store.read_at(to, at),
@@ -275,6 +299,7 @@ fn timestamp(t: std::time::SystemTime) -> Option<Timestamp> {
     Some(Timestamp { secs: i64::try_from(since.as_secs()).ok()?, nanos: since.subsec_nanos() })
 }
 
-fn stdin() -> io::Result<File> {
+/// Standard input, as a file.
+pub(super) fn stdin() -> io::Result<File> {
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }

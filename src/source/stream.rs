@@ -42,6 +42,14 @@ pub enum StreamError {
         /// What is wrong with it.
         why: String,
     },
+    /// The recording says that it lacks writes.
+    #[error("{writes} writes are missing at byte {at}: they were not recorded")]
+    Lost {
+        /// Where, in bytes of the stream.
+        at: u64,
+        /// How many.
+        writes: u64,
+    },
     /// A write past the disk's end.
     #[error("the record at byte {at} writes up to byte {end} of a disk that has {size}")]
     PastEnd {

@@ -41,7 +41,7 @@ pub enum Stale {
 
 /// What `event` makes stale.
 pub fn stale(event: &Event, layout: &Layout) -> Vec<Stale> {
-    if matches!(event.body, Body::Volume { .. } | Body::Gap { .. }) {
+    if matches!(event.body, Body::Volume { .. } | Body::Gap { .. } | Body::Missed { .. }) {
         return vec![Stale::All];
     }
     // A volume that is not shown is not cached either.
@@ -82,7 +82,8 @@ impl Changed<'_> {
                     Stale::Attr(node),
                 ]
             }
-            Body::Volume { .. } | Body::Gap { .. } => vec![Stale::All],
+            Body::Volume { .. } | Body::Gap { .. } | Body::Missed { .. } => vec![Stale::All],
+            Body::Aside { .. } => Vec::new(),
         })
     }
 

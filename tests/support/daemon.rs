@@ -140,6 +140,11 @@ impl Attach {
         std::fs::read(&self.log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
     }
 
+    /// Where it says so.
+    pub fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// Stop as Ctrl-C would; it must end well and leave no mount behind.
     pub fn stop(mut self) {
         let mut child = self.child.take().expect("runs until it is stopped or dropped");

@@ -23,6 +23,7 @@ pub mod ntfs;
 pub mod oracle;
 pub mod record;
 pub mod recorder;
+pub mod redis;
 pub mod rng;
 pub mod script;
 pub mod text;

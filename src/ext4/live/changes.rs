@@ -174,6 +174,10 @@ impl Changes<'_> {
             before = before.max(r.end);
             bodies.push(Body::Write { offset: r.start, length: r.end - r.start, zero, data: None });
         }
+        let known = touched.filter(|_| !fresh).map_or(inode.size, |t| t.size_before(inode));
+        if known != inode.size && before == inode.size {
+            bodies.push(Body::Aside { field: "file.size", old: known, new: inode.size });
+        }
         if before != inode.size {
             bodies.push(Body::Truncate { old: before, new: inode.size });
         }

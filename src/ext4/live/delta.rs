@@ -2,6 +2,7 @@
 //! was known. Updates the [`State`] except for the names, whose order matters and comes later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::load;
@@ -66,6 +67,10 @@ pub struct Delta {
     pub added: Vec<Named>,
     /// Symbolic links whose targets have not been written yet.
     pub unready: BTreeSet<u32>,
+    /// Blocks of files that another file claimed, and gave back.
+    pub regained: Vec<Range<u64>>,
+    /// Maps were regained: compare once more.
+    pub again: bool,
     /// What could not be understood.
     pub errors: Vec<Error>,
 }
@@ -84,6 +89,9 @@ pub struct Differ<'a> {
     pub unresolved: &'a mut Unresolved,
     /// Those of them that are tried again now.
     tries: Unresolved,
+    /// Blocks of directories that another file claimed, and gave back: read although nobody wrote
+    /// to them as to a directory's.
+    regained: HashMap<BlockNo, (u32, u64)>,
     /// When the blocks were written.
     now: Timestamp,
 }
@@ -107,7 +115,7 @@ impl<'a> Differ<'a> {
         unresolved: &'a mut Unresolved,
         now: Timestamp,
     ) -> Self {
-        Self { state, volume, changed, written, unresolved, tries: Unresolved::new(), now }
+        Self { state, volume, changed, written, unresolved, tries: Unresolved::new(), regained: HashMap::new(), now }
     }
 }
 
@@ -128,10 +136,36 @@ impl Differ<'_> {
             delta.inodes.insert(ino, touched);
         }
         self.update(&mut delta);
-        for (key, block) in self.dir_blocks(&delta) {
+        self.settle_disputes(&mut delta);
+        let mut dir_blocks = self.dir_blocks(&delta);
+        dir_blocks.extend(self.regained.iter().map(|(block, key)| (*key, Some(*block))));
+        for (key, block) in dir_blocks {
             self.diff_dir_block(key, block, &mut delta);
         }
         delta
+    }
+
+    /// Blocks that two inodes claimed go back to the one that still does. What was written to them
+    /// meanwhile was taken for the other's: content counts as written, names and maps are read again.
+    fn settle_disputes(&mut self, delta: &mut Delta) {
+        for ino in self.state.owners.take_disputed() {
+            let Some(inode) = self.state.inodes.get(&ino).cloned() else { continue };
+            let map = self.state.mapping(ino, &inode);
+            let (content, nodes) = self.state.owners.regain(ino, &map);
+            if nodes {
+                delta.again = true;
+                self.unresolve(ino);
+            }
+            if inode.kind != Kind::Dir || inode.is_inline() {
+                delta.regained.extend(content);
+                continue;
+            }
+            let end = self.blocks_of(&inode);
+            let owned = content.into_iter().flat_map(|r| self.state.owners.data_in(r).collect::<Vec<_>>());
+            for (n, o) in owned.flat_map(|o| (0..o.len).map(move |n| (n, o))).filter(|(n, o)| o.logical + n < end) {
+                self.regained.insert(BlockNo(o.physical + n), (ino, o.logical + n));
+            }
+        }
     }
 
     /// Inodes that differ in the changed blocks of inode tables.
@@ -330,7 +364,7 @@ impl Differ<'_> {
     fn entries(&self, b: BlockNo, errors: &mut Vec<Error>) -> Entries {
         let bytes = match self.changed.get(&b) {
             Some(bytes) => Ok(bytes.clone()),
-            None if self.is_written(b) => self.volume.read(b),
+            None if self.is_written(b) || self.regained.contains_key(&b) => self.volume.read(b),
             None => return Entries::default(),
         };
         match bytes {

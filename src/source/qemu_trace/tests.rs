@@ -68,13 +68,33 @@ fn a_cut_trace_says_where_and_delivers_what_came_before() {
 }
 
 #[test]
-fn text_in_the_trace_is_told_with_its_place() {
-    let trace =
-        [record(0, &[1; 512]), b"qemu-system-x86_64: warning: host doesn't\n".to_vec(), record(1, &[2; 512])].concat();
-    let (writes, end) = run(&trace, true);
+fn whole_lines_of_text_between_records_are_skipped() {
+    let line = b"qemu-system-x86_64: warning: host doesn't\n".to_vec();
+    for pipe in [false, true] {
+        let trace = [record(0, &[1; 512]), line.clone(), line.clone(), record(1, &[2; 512])].concat();
+        let (writes, end) = run(&trace, pipe);
+        assert!(end.is_none(), "{end:?}");
+        assert_eq!(writes.len(), 2);
+    }
+}
+
+#[test]
+fn text_that_hides_the_next_record_is_told_with_its_place() {
+    let text = b"qemu-system-x86_64: warning: no end of line".to_vec();
+    for rest in [record(1, &[2; 512]), Vec::new()] {
+        let (writes, end) = run(&[record(0, &[1; 512]), text.clone(), rest].concat(), true);
+        assert_eq!(writes.len(), 1);
+        let end = end.unwrap().to_string();
+        assert!(end.contains("byte 524") && end.contains("qemu-system-x86_64: warning"), "{end}");
+    }
+}
+
+#[test]
+fn a_recorded_loss_stops_the_reader() {
+    let lost = [(-3_i64).to_le_bytes().to_vec(), vec![0; 4]].concat();
+    let (writes, end) = run(&[record(0, &[1; 512]), lost, record(1, &[2; 512])].concat(), false);
     assert_eq!(writes.len(), 1);
-    let end = end.unwrap().to_string();
-    assert!(end.contains("byte 524") && end.contains("qemu-system-x86_64: warning"), "{end}");
+    assert!(matches!(end, Some(StreamError::Lost { at: 524, writes: 3 })), "{end:?}");
 }
 
 #[test]
