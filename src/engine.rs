@@ -165,6 +165,7 @@ impl Engine {
 
     /// Nothing more will be said: let the sinks deliver what they hold.
     pub fn close(&mut self) -> std::io::Result<()> {
+        self.sinks.iter_mut().for_each(|s| s.ending());
         // Each has its chance, whatever becomes of another.
         self.sinks.iter_mut().map(|s| s.close()).fold(Ok(()), std::io::Result::and)
     }

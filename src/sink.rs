@@ -26,6 +26,9 @@ pub trait Sink: Send {
         false
     }
 
+    /// No more will come, and `close` follows soon: whoever needs time may begin.
+    fn ending(&mut self) {}
+
     /// No more will come. An error tells of what was taken and not delivered.
     fn close(&mut self) -> std::io::Result<()> {
         self.flush()

@@ -102,8 +102,8 @@ fn one_of_each() {
             streams(dir);
             reparse_points(dir);
             fs::write(dir.join("x".repeat(255)), "long").unwrap();
-            File::create(dir.join("sparse")).unwrap().set_len(3 << 30).unwrap();
-            OpenOptions::new().write(true).open(dir.join("sparse")).unwrap().write_all_at(b"middle", 1 << 30).unwrap();
+            File::create(dir.join("sparse")).unwrap().set_len(400 << 20).unwrap();
+            OpenOptions::new().write(true).open(dir.join("sparse")).unwrap().write_all_at(b"middle", 100 << 20).unwrap();
         });
         let found = fixture.check();
         assert_eq!(indexed(&fixture), found.keys().cloned().collect(), "{mkfs}: the index has other paths");

@@ -145,4 +145,13 @@ fn a_subscriber_hears_every_operation() {
     let transactions: Vec<i64> =
         guest.step(|d| fs::remove_dir(d.join("log")).unwrap()).iter().map(|m| m.long("transaction")).collect();
     assert!(!transactions.is_empty() && transactions.iter().all(|t| *t > 40), "{transactions:?}");
+
+    // The kernel counts files in the superblock when it unmounts.
+    let Guest { mount, heard, .. } = &guest;
+    support::disk::run("umount", [&mount.dir]);
+    let all = heard.until("the superblock", |m| m.text("field") == "superblock.num_files");
+    let count = all.iter().find(|m| m.text("field") == "superblock.num_files").unwrap();
+    let value = |key| count.document.get_i32(key).unwrap();
+    // lost+found and the root, by the count of 2013, and then what is left: b, large.
+    assert_eq!((count.channel(), value("old"), value("new")), (prefix(), 2, 4));
 }

@@ -147,6 +147,18 @@ fn a_trace_of_ext4_without_a_journal() {
     to_the_end("ext4 -b 4096 -O ^has_journal", "relatime", 45, "--qemu-trace");
 }
 
+#[test]
+fn a_log_of_ntfs() {
+    need!(root, fuse, loop, "mkntfs", "ntfs-3g");
+    to_the_end("ntfs -c 4096", "noatime", 46, "--log-writes");
+}
+
+#[test]
+fn a_trace_of_ntfs() {
+    need!(root, fuse, loop, "mkntfs", "ntfs-3g");
+    to_the_end("ntfs -c 1024", "noatime", 47, "--qemu-trace");
+}
+
 /// With a journal the tree is that of the last commit, wherever the stream ends.
 fn crashes(mkfs: &str, options: &str, seed: u64) {
     let recording = Recording::make(mkfs, options, seed);

@@ -69,6 +69,7 @@ impl Live {
         let volume = ntfs.into_volume();
         let root = volume.file(fixed::ROOT)?.ok_or(Error::NotFound)?.id;
         let state = State::crawl(&volume, root);
+        let volume = volume.unkept();
         let mut live = Self {
             state: Arc::new(RwLock::new(state)),
             in_use: reader::about(&volume).dirty,

@@ -1,7 +1,7 @@
 //! The volume as records: where the MFT lies, and how to read a record from it.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::boot::Geometry;
 use super::data;
@@ -40,7 +40,15 @@ pub struct Volume {
     disk: Disk,
     geometry: Geometry,
     mft: RwLock<Mft>,
+    /// Pieces of the MFT, by number: most records are looked at with their neighbours. Not while
+    /// the volume changes.
+    pieces: Option<Mutex<HashMap<u64, Arc<[u8]>>>>,
 }
+
+/// Bytes of a piece; a multiple of every size of records.
+const PIECE: u64 = 64 << 10;
+/// So many pieces are kept.
+const MAX_PIECES: usize = 64;
 
 impl Volume {
     /// Read boot sector and the MFT's own record.
@@ -48,9 +56,14 @@ impl Volume {
     /// Errors: either is damaged beyond its copy.
     pub fn open(disk: Disk) -> Result<Self> {
         let geometry = Geometry::read(&*disk)?;
-        let volume = Self { disk, geometry, mft: RwLock::default() };
+        let volume = Self { disk, geometry, mft: RwLock::default(), pieces: Some(Mutex::default()) };
         volume.reload_mft()?;
         Ok(volume)
+    }
+
+    /// The same volume, of which nothing is kept in memory: it changes.
+    pub fn unkept(self) -> Self {
+        Self { pieces: None, ..self }
     }
 
     /// What the boot sector says.
@@ -92,7 +105,36 @@ impl Volume {
         if n >= self.records() {
             return Ok(None);
         }
-        self.record_in(&self.mft().data, n)
+        let mft = self.mft().data;
+        match self.kept(&mft, n) {
+            Some((bytes, at)) => Record::parse(bytes, at, self.geometry.clusters),
+            None => self.record_in(&mft, n),
+        }
+    }
+
+    /// The bytes of record `n` from a piece that is kept or can be; also where it lies.
+    fn kept(&self, mft: &NonResident, n: u64) -> Option<(Vec<u8>, u64)> {
+        let pieces = self.pieces.as_ref()?;
+        let size = u64::from(self.geometry.record_size);
+        let offset = n.checked_mul(size)?;
+        let at = self.place(mft, offset)?;
+        let mut pieces = pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = offset / PIECE;
+        let piece = if let Some(piece) = pieces.get(&number) {
+            piece.clone()
+        } else {
+            let end = mft.runs.last()?.end().saturating_mul(self.cluster_size());
+            let mut bytes = vec![0; data::to_usize(PIECE.min(end.checked_sub(number * PIECE)?))];
+            data::read_clusters(self, mft, number * PIECE, &mut bytes).ok()?;
+            if pieces.len() >= MAX_PIECES {
+                pieces.clear();
+            }
+            let piece: Arc<[u8]> = bytes.into();
+            pieces.insert(number, piece.clone());
+            piece
+        };
+        let start = data::to_usize(offset % PIECE);
+        Some((piece.get(start..start + data::to_usize(size))?.to_vec(), at))
     }
 
     fn record_in(&self, mft: &NonResident, n: u64) -> Result<Option<Record>> {

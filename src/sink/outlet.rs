@@ -145,6 +145,10 @@ impl Sink for Outlet {
         self.encode.wants_payload()
     }
 
+    fn ending(&mut self) {
+        self.queue.close();
+    }
+
     fn close(&mut self) -> io::Result<()> {
         self.queue.close();
         match self.thread.take().map(JoinHandle::join) {

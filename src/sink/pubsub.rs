@@ -66,6 +66,10 @@ impl Sink for PubSub {
         true
     }
 
+    fn ending(&mut self) {
+        self.0.ending();
+    }
+
     fn close(&mut self) -> std::io::Result<()> {
         self.0.close()
     }

@@ -66,6 +66,10 @@ impl Sink for Stream {
         self.outlet.flush()
     }
 
+    fn ending(&mut self) {
+        self.outlet.ending();
+    }
+
     fn close(&mut self) -> std::io::Result<()> {
         let closed = self.outlet.close();
         self.heartbeat = None;

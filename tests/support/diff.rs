@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use super::record::{Listing, Record};
+use super::record::{Listing, Record, Stream};
 use super::text::show;
 
 /// More lines than these tell nothing new.
@@ -59,9 +59,19 @@ fn fields(path: &str, e: &Record, a: &Record, out: &mut Vec<String>) {
             check(stringify!($field), &e.$field, &a.$field, both(&e.$field, &a.$field));
         )+};
     }
-    compare!(size ino nlink mode uid gid mtime atime ctime crtime rdev xattrs streams reparse_tag sha256);
+    compare!(size ino nlink mode uid gid mtime atime ctime crtime rdev xattrs reparse_tag sha256);
+    check("streams", &e.streams, &a.streams, same_streams(e, a));
     let text = |t: &Option<Vec<u8>>| t.as_deref().map(show);
     check("target", &text(&e.target), &text(&a.target), both(&e.target, &a.target));
+}
+
+/// Streams whose content one side does not know are not compared by it.
+fn same_streams(e: &Record, a: &Record) -> bool {
+    let (Some(e), Some(a)) = (&e.streams, &a.streams) else { return true };
+    let same = |((n, s), (m, t)): ((&String, &Stream), (&String, &Stream))| {
+        n == m && s.size == t.size && both(&s.sha256, &t.sha256)
+    };
+    e.len() == a.len() && e.iter().zip(a).all(same)
 }
 
 fn short(value: &dyn Debug) -> String {

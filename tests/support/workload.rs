@@ -81,21 +81,23 @@ pub struct Workload {
 impl Workload {
     /// Start in a mounted directory that holds nothing but what `mke2fs` puts there.
     pub fn new(root: &Path, seed: u64) -> Self {
-        let is_ntfs = [FUSE, NTFS3].contains(&rustix::fs::statfs(root).unwrap().f_type);
         Self {
             root: root.to_path_buf(),
             rng: Rng::new(seed),
-            names: Names::new(is_ntfs),
+            names: Names::new(),
             held: Vec::new(),
             crowded: false,
-            is_ntfs,
-            is_ntfs3: rustix::fs::statfs(root).unwrap().f_type == NTFS3,
+            is_ntfs: false,
+            is_ntfs3: false,
             log: Vec::new(),
         }
     }
 
     /// Do about `count` more operations (a burst may add some).
     pub fn run(&mut self, count: usize) {
+        let magic = rustix::fs::statfs(&self.root).unwrap().f_type;
+        (self.is_ntfs, self.is_ntfs3) = ([FUSE, NTFS3].contains(&magic), magic == NTFS3);
+        self.names.is_unicode = self.is_ntfs;
         let end = self.log.len() + count;
         while self.log.len() < end {
             if self.log.len().is_multiple_of(64) {

@@ -68,7 +68,8 @@ struct State {
     /// What is being delivered came from the spool.
     from_spool: bool,
     spool_complaint: bool,
-    closed: bool,
+    /// When it was said that no more will come.
+    closed: Option<Instant>,
     /// Nobody delivers any more; why.
     given_up: Option<String>,
 }
@@ -143,7 +144,7 @@ impl Queue {
             if !batch.is_empty() {
                 return Taken::Batch(batch);
             }
-            if state.closed {
+            if state.closed.is_some() {
                 return Taken::End;
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -170,13 +171,13 @@ impl Queue {
     pub fn sleep(&self, time: Duration) -> bool {
         let state = self.lock();
         let (state, _) =
-            self.filled.wait_timeout_while(state, time, |s| !s.closed).unwrap_or_else(PoisonError::into_inner);
-        state.closed
+            self.filled.wait_timeout_while(state, time, |s| s.closed.is_none()).unwrap_or_else(PoisonError::into_inner);
+        state.closed.is_some()
     }
 
-    /// Whether no more will come.
-    pub fn is_closed(&self) -> bool {
-        self.lock().closed
+    /// How long ago it was said that no more will come.
+    pub fn since_close(&self) -> Option<Duration> {
+        self.lock().closed.map(|c| c.elapsed())
     }
 
     /// Whether there is a spool, for what cannot be delivered.
@@ -186,7 +187,7 @@ impl Queue {
 
     /// No more will come.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.lock().closed.get_or_insert_with(Instant::now);
         self.filled.notify_all();
         self.emptied.notify_all();
     }

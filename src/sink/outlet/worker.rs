@@ -24,14 +24,12 @@ pub struct Worker {
     trouble: Option<Trouble>,
     /// When something last arrived, or there last was nothing to deliver.
     arrived: Instant,
-    /// When it was seen that no more events will come.
-    closed: Option<Instant>,
 }
 
 impl Worker {
     /// Deliver what comes by `queue`.
     pub fn new(name: String, queue: Arc<Queue>, deliver: Box<dyn Deliver>, patience: (Duration, Duration)) -> Self {
-        Self { name, queue, deliver, patience, trouble: None, arrived: Instant::now(), closed: None }
+        Self { name, queue, deliver, patience, trouble: None, arrived: Instant::now() }
     }
 
     /// Until the queue ends.
@@ -92,25 +90,19 @@ impl Worker {
         }
     }
 
-    /// How long ago the end came.
-    fn since_close(&mut self) -> Option<Duration> {
-        if self.queue.is_closed() && self.closed.is_none() {
-            self.closed = Some(Instant::now());
-        }
-        self.closed.map(|c| c.elapsed())
-    }
-
     /// Whether to stop trying: nothing arrives.
-    fn is_hopeless(&mut self) -> bool {
-        match self.since_close() {
+    fn is_hopeless(&self) -> bool {
+        match self.queue.since_close() {
             Some(time) => self.arrived.elapsed() >= self.patience.1 && time >= LAST_ATTEMPTS,
             None => self.arrived.elapsed() >= self.patience.0,
         }
     }
 
     /// Whether the end came a while ago, and what is left can be kept for another run.
-    fn is_late(&mut self) -> bool {
-        self.queue.can_keep() && self.since_close().is_some_and(|t| t >= self.patience.1) && !self.queue.is_empty()
+    fn is_late(&self) -> bool {
+        self.queue.can_keep()
+            && self.queue.since_close().is_some_and(|t| t >= self.patience.1)
+            && !self.queue.is_empty()
     }
 
     fn up(&mut self) {

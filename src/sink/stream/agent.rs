@@ -2,8 +2,7 @@
 //! milliseconds since 1970, until which it counts as running; the key `gammaray:{VM}:agent` tells
 //! more of it and expires by itself. Both are renewed every few seconds.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use crate::sink::server::{Link, Servers, Trouble};
@@ -13,6 +12,8 @@ use crate::units::Timestamp;
 pub const VMS: &str = "gammaray:vms";
 /// How often agents say that they live.
 const PERIOD: Duration = Duration::from_secs(5);
+/// How long the end may wait for the last word.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How long that holds.
 const TTL_MS: u64 = 15_000;
 
@@ -24,13 +25,14 @@ pub fn key(vm: &str) -> String {
 /// Says that this agent runs, until it is dropped.
 pub struct Heartbeat {
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    done: Receiver<()>,
 }
 
 impl Heartbeat {
     /// Start.
     pub fn start(servers: Servers, host: &str, vm: &str) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
+        let (is_done, done) = channel::<()>();
         let mut beat = Beat::new(servers, host, vm);
         let run = move || {
             let mut wait = Duration::ZERO;
@@ -42,19 +44,18 @@ impl Heartbeat {
                 wait = PERIOD;
             }
             let _ = beat.last();
+            drop(is_done);
         };
-        let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(run)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        std::thread::Builder::new().name("heartbeat".into()).spawn(run)?;
+        Ok(Self { stop: Some(stop), done })
     }
 }
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
         self.stop = None;
-        if let Some(t) = self.thread.take() {
-            // It has nothing to tell.
-            let _ = t.join();
-        }
+        // A server that does not answer is not worth waiting for: what it knows expires.
+        let _ = self.done.recv_timeout(GOODBYE);
     }
 }
 

@@ -32,13 +32,13 @@ pub struct Names {
     /// A directory that gets more names than its share, so that its index splits.
     big: Id,
     /// Only names that can be had in UTF-16.
-    is_unicode: bool,
+    pub is_unicode: bool,
 }
 
 impl Names {
-    pub fn new(is_unicode: bool) -> Self {
+    pub fn new() -> Self {
         let root = Entry { parent: ROOT, name: Vec::new(), kind: Kind::Dir };
-        Self { entries: vec![Some(root)], live: 0, made: 0, big: ROOT, is_unicode }
+        Self { entries: vec![Some(root)], live: 0, made: 0, big: ROOT, is_unicode: false }
     }
 
     pub fn len(&self) -> usize {
