@@ -51,12 +51,15 @@ fn bench(files: u64, rounds: u64) {
     let gammaray = || run(env!("CARGO_BIN_EXE_gammaray"), [OsStr::new("crawl"), image, index.as_os_str()], &out);
     let fls = || run("fls", [OsStr::new("-r"), OsStr::new("-p"), image], &out);
     let e2fsck = || run("/usr/sbin/e2fsck", [OsStr::new("-fn"), image], &out);
-    std::io::copy(&mut std::fs::File::open(image).unwrap(), &mut std::io::sink()).unwrap();
     let mut costs: [Vec<Cost>; 3] = Default::default();
-    for _ in 0..rounds {
+    for _ in 0..=rounds {
         costs[0].push(gammaray());
         costs[1].push(fls());
         costs[2].push(e2fsck());
+    }
+    // The first round has brought the image into the page cache.
+    for c in &mut costs {
+        c.remove(0);
     }
     let ours = median(&costs[0], |c| c.wall);
     for (name, costs) in ["gammaray crawl", "fls -r -p", "e2fsck -fn"].iter().zip(&costs) {
