@@ -27,5 +27,6 @@ pub mod redis;
 pub mod rng;
 pub mod script;
 pub mod text;
+pub mod two;
 pub mod wim;
 pub mod workload;
