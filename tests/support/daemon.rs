@@ -185,7 +185,8 @@ impl Drop for Attach {
     }
 }
 
-fn terminate(child: &Child) {
+/// Ask it to end, as Ctrl-C would.
+pub fn terminate(child: &Child) {
     let pid = Pid::from_raw(child.id() as i32).expect("a child's id is not 0");
     // It may have ended by itself just now.
     let _ = kill_process(pid, Signal::TERM);
