@@ -179,7 +179,6 @@ impl Live {
     }
 
     fn wrote_data(&mut self, range: Range<u64>, time: Timestamp) {
-        self.wrote_at = time;
         if self.fresh.len() < MAX_WRITTEN {
             self.fresh.insert(range);
             self.fresh_since.get_or_insert(time);
@@ -269,6 +268,7 @@ impl crate::volume::Volume for Live {
     }
 
     fn write(&mut self, w: VolumeWrite<'_>, out: &mut Vec<Event>) {
+        self.wrote_at = w.time;
         self.wrote_data(w.range.clone(), w.time);
         let bs = self.block_size();
         for (at, piece) in w.pieces {
@@ -294,6 +294,7 @@ impl crate::volume::Volume for Live {
     }
 
     fn zero(&mut self, range: Range<u64>, time: Timestamp, out: &mut Vec<Event>) {
+        self.wrote_at = time;
         self.wrote_data(range.clone(), time);
         if range.contains(&superblock::OFFSET) {
             self.superblock_written(&[0; 1024], time, out);
