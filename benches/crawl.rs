@@ -1,6 +1,7 @@
 //! `gammaray crawl` beside `fls -r -p` (The Sleuth Kit) and `e2fsck -fn`, interleaved, on the same
 //! images in the page cache. `cargo bench --bench crawl`; `GAMMARAY_FILES=20000,1000000` and
-//! `GAMMARAY_ROUNDS=5` are the defaults; `GAMMARAY_FS=ntfs` has ntfs-3g fill the images. Needs root, for it fills the images through the kernel.
+//! `GAMMARAY_ROUNDS=5` are the defaults; with `GAMMARAY_FS=ntfs` ntfs-3g fills the images. Needs root, for the
+//! images are filled through mounts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

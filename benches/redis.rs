@@ -11,6 +11,8 @@
 )]
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "small numbers")]
 
+#[path = "common/mod.rs"]
+mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -18,6 +20,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use common::{median, number};
 use gammaray::event::{Body, Created, Event, Origin, Value};
 use gammaray::name::GuestPath;
 use gammaray::sink::Sink;
@@ -41,7 +44,6 @@ struct Cost {
 }
 
 fn main() {
-    let number = |name: &str, default: u64| std::env::var(name).ok().map_or(default, |v| v.parse().unwrap());
     let (events, rounds) = (number("GAMMARAY_EVENTS", 200_000), number("GAMMARAY_ROUNDS", 5));
     let dir = support::disk::scratch();
     let all: Vec<Event> = (1..=events).map(event).collect();
@@ -68,19 +70,14 @@ fn main() {
     println!("| | events/s | commands/s | our CPU | Redis' CPU | our CPU per event |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
     for (form, costs) in forms.iter().zip(&costs) {
-        let median = |f: &dyn Fn(&Cost) -> f64| {
-            let mut all: Vec<f64> = costs.iter().map(f).collect();
-            all.sort_by(f64::total_cmp);
-            all[all.len() / 2]
-        };
         let n = events as f64;
         println!(
             "| {form} | {:.0} | {:.0} | {:.0} % | {:.0} % | {:.1} µs |",
-            median(&|c| n / c.wall),
-            median(&|c| c.commands / c.wall),
-            median(&|c| 100.0 * c.ours / c.wall),
-            median(&|c| 100.0 * c.theirs / c.wall),
-            median(&|c| 1e6 * c.ours / n),
+            median(costs, |c| n / c.wall),
+            median(costs, |c| c.commands / c.wall),
+            median(costs, |c| 100.0 * c.ours / c.wall),
+            median(costs, |c| 100.0 * c.theirs / c.wall),
+            median(costs, |c| 1e6 * c.ours / n),
         );
     }
 }

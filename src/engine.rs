@@ -59,12 +59,13 @@ struct Part {
 /// The engine of one disk.
 pub struct Engine {
     disk: Disk,
-    options: EngineOptions,
     vm: Arc<str>,
     interest: Arc<Interest>,
     guest: Arc<Guest>,
     parts: Vec<Part>,
     sinks: Vec<Box<dyn Sink>>,
+    /// Whether `write` events carry their bytes.
+    with_bytes: bool,
     seq: u64,
     /// Number of the last write.
     write: u64,
@@ -76,16 +77,17 @@ pub struct Engine {
 impl Engine {
     /// Look at `disk`, crawl its file systems, and get ready to follow them.
     pub fn new(disk: Disk, options: EngineOptions, sink: Box<dyn Sink>) -> Result<Self> {
+        let with_bytes = options.payload != Payload::None || sink.wants_payload();
         let interest = Arc::new(Interest::new(disk.size()));
         let vm = options.vm.as_str().into();
         let mut engine = Self {
             disk,
-            options,
             vm,
             interest,
             guest: Arc::new(Guest::default()),
             parts: Vec::new(),
             sinks: vec![sink],
+            with_bytes,
             seq: 0,
             write: 0,
             unsettled: None,
@@ -108,6 +110,7 @@ impl Engine {
 
     /// Tell `sink` as well, from the next event on.
     pub fn add_sink(&mut self, sink: Box<dyn Sink>) {
+        self.with_bytes |= sink.wants_payload();
         self.sinks.push(sink);
     }
 
@@ -170,11 +173,6 @@ impl Engine {
         self.sinks.iter_mut().map(|s| s.close()).fold(Ok(()), std::io::Result::and)
     }
 
-    /// Whether `write` events carry their bytes.
-    fn with_bytes(&self) -> bool {
-        self.options.payload != Payload::None || self.sinks.iter().any(|s| s.wants_payload())
-    }
-
     /// Writes were lost when the queue was full: read the disk again and say what differs.
     pub fn resync(&mut self, lost: &Lost) -> std::io::Result<()> {
         self.resync_because(format!("{} writes came faster than they could be followed", lost.writes), lost)
@@ -229,7 +227,6 @@ impl Engine {
     /// Call `f` for each volume that meets `range` with its part of it, in volume bytes.
     fn route(&mut self, range: &Range<u64>, mut f: impl FnMut(&mut dyn Volume, &Range<u64>, u64, &mut Vec<Event>)) {
         let several = self.has_several();
-        let with_bytes = self.with_bytes();
         for part in &mut self.parts {
             let start = range.start.max(part.range.start);
             let end = range.end.min(part.range.end);
@@ -239,7 +236,7 @@ impl Engine {
             if volume.health() == Health::Stale && self.unsettled.is_none() {
                 self.unsettled = Some(Timestamp::now());
             }
-            if !out.is_empty() && with_bytes {
+            if !out.is_empty() && self.with_bytes {
                 out = with_payload(out, volume);
             }
             for mut e in out {
@@ -355,7 +352,7 @@ impl Engine {
         self.say(name, now, what, Some(volume));
         let mut files = Vec::new();
         volume.introduce(now, &mut files);
-        if self.with_bytes() {
+        if self.with_bytes {
             files = with_payload(files, volume);
         }
         self.out.extend(files.into_iter().map(|e| Event { volume: Some(name.clone()), ..e }));

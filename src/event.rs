@@ -7,7 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::name::GuestPath;
-use crate::tree::{Kind, Stream};
+use crate::tree::{Attr, Kind, Stream};
 use crate::units::{InodeNo, Timestamp};
 
 /// How an event came to be known.
@@ -186,6 +186,26 @@ pub struct Created {
     pub target: Option<Vec<u8>>,
     /// Extended attributes.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Created {
+    /// As `stat` shows it; target and attributes come apart from that.
+    pub fn of(a: &Attr) -> Self {
+        Self {
+            mode: a.mode,
+            size: a.size,
+            nlink: a.nlink,
+            uid: a.uid,
+            gid: a.gid,
+            mtime: a.mtime,
+            atime: a.atime,
+            ctime: a.ctime,
+            crtime: a.crtime,
+            rdev: a.rdev,
+            target: None,
+            xattrs: Vec::new(),
+        }
+    }
 }
 
 /// A value of a metadata field.

@@ -144,7 +144,7 @@ fn file_system(
 ) -> io::Result<()> {
     match &area.files {
         None => Ok(()),
-        Some(Files::Ext4(_)) => ext::write(area, pte, prefix, filter, out, counts),
+        Some(Files::Ext4(fs)) => ext::write(fs, area, pte, prefix, filter, out, counts),
         Some(Files::Ntfs(fs)) => ntfs::write(fs, area, pte, prefix, filter, out, counts),
     }
 }

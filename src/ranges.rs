@@ -117,21 +117,17 @@ impl RangeLog {
     pub fn settle(&mut self) -> &mut RangeSet {
         if !self.recent.is_empty() {
             self.recent.sort_unstable();
-            let mut ranges = std::mem::take(&mut self.recent).into_iter();
-            let mut last = ranges.next().unwrap_or_default();
-            let mut merged = Vec::new();
-            for (start, end) in ranges {
-                if start <= last.1 {
-                    last.1 = last.1.max(end);
-                } else {
-                    merged.push(std::mem::replace(&mut last, (start, end)));
+            self.recent.dedup_by(|next, last| {
+                let meets = next.0 <= last.1;
+                if meets {
+                    last.1 = last.1.max(next.1);
                 }
-            }
-            merged.push(last);
+                meets
+            });
             if self.sorted.is_empty() {
-                self.sorted.ranges = merged.into_iter().collect();
+                self.sorted.ranges = self.recent.drain(..).collect();
             } else {
-                merged.into_iter().for_each(|(start, end)| self.sorted.insert(start..end));
+                self.recent.drain(..).for_each(|(start, end)| self.sorted.insert(start..end));
             }
         }
         &mut self.sorted

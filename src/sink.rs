@@ -21,7 +21,7 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Whether `write` events must carry their bytes.
+    /// Whether `write` events must carry their bytes. It is asked once.
     fn wants_payload(&self) -> bool {
         false
     }

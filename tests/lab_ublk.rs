@@ -7,46 +7,19 @@ mod support;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use support::daemon::{Attach, Via, terminate};
 use support::disk::{all, make, output, run};
 use support::live::{self, Setup};
-use support::need;
 
-/// What `scripts/vm` exits with where there can be no VM.
-const NO_VM: i32 = 77;
-/// Set in the VM.
-const IN_LAB: &str = "GAMMARAY_IN_LAB";
 const BINARY: &str = env!("CARGO_BIN_EXE_gammaray");
 
 #[test]
 fn over_ublk_in_the_lab_vm() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = Command::new(root.join("scripts/vm"))
-        .args(["-t", "400", "-d", "1024", "--", "env"])
-        .args([&format!("{IN_LAB}=1"), "CI=true", "GAMMARAY_OPERATIONS=1500", "GAMMARAY_ROUNDS=2", "RUST_BACKTRACE=0"])
-        .arg(root.join("tests/lab-guest"))
-        .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--test-threads=1", "inside_the_vm"])
-        .output()
-        .unwrap();
-    if out.status.code() == Some(NO_VM) {
-        return need::skip(String::from_utf8_lossy(&out.stderr).trim());
-    }
-    assert!(out.status.success(), "in the lab VM: {}\n{}", out.status, all(&out));
-    print!("{}", all(&out));
-}
-
-/// Whether this runs in the lab VM; says so if not.
-fn in_lab() -> bool {
-    let is = std::env::var_os(IN_LAB).is_some();
-    if !is {
-        eprintln!("SKIP: over_ublk_in_the_lab_vm runs this in the lab VM");
-    }
-    is
+    support::lab::run_inside(400);
 }
 
 fn devices() -> Vec<PathBuf> {
@@ -67,7 +40,7 @@ fn no_device_is_left(after: &str) {
 #[test]
 #[ignore = "for the lab VM"]
 fn inside_the_vm_the_tree_is_the_kernels() {
-    if !in_lab() {
+    if !support::lab::is_here() {
         return;
     }
     live::run_via(Via::Ublk, &Setup { seed: 201, mkfs: "ext4 -b 4096", mount: "relatime" });
@@ -86,7 +59,7 @@ fn refused(what: &str, args: &[&OsStr]) {
 #[test]
 #[ignore = "for the lab VM"]
 fn inside_the_vm_no_device_outlives_an_error() {
-    if !in_lab() {
+    if !support::lab::is_here() {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();

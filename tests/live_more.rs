@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use support::daemon::{self, Attach};
 use support::diff::must_equal;
-use support::disk::{Loop, Mount, copy, format, kernel_listing, make, scratch};
+use support::disk::{Loop, Mount, copy, kernel_listing, make, scratch};
 use support::events::Events;
 use support::model::Model;
 use support::oracle;
@@ -115,22 +115,5 @@ fn new_dir(root: &Path) -> std::path::PathBuf {
 #[test]
 fn formats_come_and_go() {
     need!(root, fuse, loop);
-    let scratch = scratch();
-    let image = scratch.path().join("disk.raw");
-    File::create(&image).unwrap().set_len(SIZE).unwrap();
-    let attach = Attach::start(&image, scratch.path(), true, &[]);
-    let device = Loop::attach(&attach.disk);
-    let mut events = Events::new(&attach.events);
-    for (no, mkfs) in ["ext4 -b 4096", "ext4 -b 1024", "ext2 -b 1024", "ext4 -b 4096"].iter().enumerate() {
-        format(&device.device, mkfs);
-        let mount = Mount::new(&device.device, &scratch.path().join("guest"), "relatime");
-        Workload::new(&mount.dir, 70 + no as u64).run(300);
-        std::fs::write(mount.dir.join(format!("marker-{no}")), "").unwrap();
-        mount.sync();
-        let told = lines(&events.settled(&format!("\"path\":\"/marker-{no}\"")).unwrap());
-        let word = if no == 0 { "volume appeared" } else { "volume reformatted" };
-        assert!(told.iter().any(|l| l == word), "{mkfs}: no {word}: {:.1000}", told.join("\n"));
-        must_equal(mkfs, &kernel_listing(&image, scratch.path()), &oracle::walk(attach.view.as_ref().unwrap()));
-        mount.unmount();
-    }
+    support::formats::come_and_go(&["ext4 -b 4096", "ext4 -b 1024", "ext2 -b 1024", "ext4 -b 4096"], 70);
 }

@@ -1,4 +1,5 @@
 //! What the benches share: running a program with its cost, and tables.
+#![allow(dead_code, reason = "each bench uses its own part")]
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -31,12 +32,13 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>, to
     let wall = start.elapsed().as_secs_f64();
     assert!(status.success(), "{program}: {:?} {:?}", status.code(), status.signal());
     let text = std::fs::read_to_string(report.path()).unwrap();
-    let field = |n: usize| text.split_whitespace().nth(n).unwrap().parse::<f64>().unwrap();
-    Cost { wall, cpu: field(0) + field(1), memory: field(2) as u64 * 1024 }
+    let field = |n: usize| text.split_whitespace().nth(n).unwrap();
+    let seconds = |n: usize| field(n).parse::<f64>().unwrap();
+    Cost { wall, cpu: seconds(0) + seconds(1), memory: field(2).parse::<u64>().unwrap() * 1024 }
 }
 
 /// The median of what `of` finds in each of `costs`.
-pub fn median(costs: &[Cost], of: impl Fn(&Cost) -> f64) -> f64 {
+pub fn median<T>(costs: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut all: Vec<f64> = costs.iter().map(of).collect();
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]

@@ -34,7 +34,7 @@ use crate::ext4::inode::Inode;
 use crate::ext4::map::{Mapping, Run};
 use crate::ext4::{dir, fs};
 use crate::name::lossy;
-use crate::open::{Area, Files};
+use crate::open::Area;
 use crate::tree::{Attr, Kind};
 use crate::units::{BlockNo, InodeNo};
 
@@ -47,8 +47,9 @@ const MAX_DEPTH: u32 = 4096;
 /// Bytes of a directory that are read at once.
 const DIR_READ: u64 = 256 << 10;
 
-/// Write the documents of `area`, if its files can be read. Paths start with `prefix`.
+/// Write the documents of `area`, whose files are `fs`. Paths start with `prefix`.
 pub fn write(
+    fs: &Arc<Ext4>,
     area: &Area,
     pte: u32,
     prefix: &[u8],
@@ -56,7 +57,6 @@ pub fn write(
     out: &mut impl Write,
     counts: &mut Counts,
 ) -> io::Result<()> {
-    let Some(Files::Ext4(fs)) = &area.files else { return Ok(()) };
     counts.file_systems += 1;
     let mut crawl = Crawl {
         fs: fs.clone(),

@@ -15,6 +15,8 @@ pub mod daemon;
 pub mod diff;
 pub mod disk;
 pub mod events;
+pub mod formats;
+pub mod lab;
 pub mod live;
 pub mod logwrites;
 pub mod model;

@@ -39,7 +39,7 @@ impl Live {
 
     /// What was written to the last block behind a file's end counts once the file has grown: the
     /// data may reach the disk transactions before the size does.
-    pub(super) fn match_tails(&mut self, state: &State, delta: &Delta, files: &mut BTreeMap<u32, RangeSet>) {
+    fn match_tails(&mut self, state: &State, delta: &Delta, files: &mut BTreeMap<u32, RangeSet>) {
         let bs = self.block_size();
         for (ino, t) in &delta.inodes {
             let tail = self.tails.remove(ino).unwrap_or_default();

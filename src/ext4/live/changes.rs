@@ -103,20 +103,7 @@ impl Changes<'_> {
         let target = (inode.kind == Kind::Symlink)
             .then(|| self.state.geometry.link_target(self.blocks, number, inode).ok())
             .flatten();
-        Created {
-            mode: Some(inode.mode),
-            size: inode.size,
-            nlink: inode.nlink.into(),
-            uid: Some(inode.uid),
-            gid: Some(inode.gid),
-            mtime: inode.mtime,
-            atime: inode.atime,
-            ctime: inode.ctime,
-            crtime: inode.crtime,
-            rdev: inode.rdev(),
-            target,
-            xattrs: self.state.xattrs(self.blocks, ino, inode),
-        }
+        Created { target, xattrs: self.state.xattrs(self.blocks, ino, inode), ..Created::of(&inode.attr(number)) }
     }
 
     /// Writes, truncations and attributes, by rising inode number.

@@ -40,7 +40,7 @@ impl Live {
         }
     }
 
-    pub(super) fn committed(&mut self, t: &Transaction, bytes: Vec<Arc<[u8]>>, out: &mut Vec<Event>) {
+    fn committed(&mut self, t: &Transaction, bytes: Vec<Arc<[u8]>>, out: &mut Vec<Event>) {
         self.apply_gathered(out);
         self.commits += 1;
         self.tids.insert(t.tid, self.commits);
@@ -66,7 +66,7 @@ impl Live {
     }
 
     /// All commits before the one that was counted as `past` have reached their homes.
-    pub(super) fn checkpointed(&mut self, past: u64) {
+    fn checkpointed(&mut self, past: u64) {
         let later = self.covers.split_off(&past);
         let done = std::mem::replace(&mut self.covers, later);
         self.tids.retain(|_, n| *n >= past);
@@ -79,7 +79,7 @@ impl Live {
     }
 
     /// The journal is empty: home blocks are what a mount would see. Look at those that differed.
-    pub(super) fn clear_suspects(&mut self, time: Timestamp, out: &mut Vec<Event>) {
+    fn clear_suspects(&mut self, time: Timestamp, out: &mut Vec<Event>) {
         let suspects = std::mem::take(&mut self.suspects);
         let blocks = suspects.into_iter().filter(|b| self.is_metadata(*b)).collect::<Vec<_>>();
         let changed: Changed = blocks.into_iter().filter_map(|b| Some((b, self.volume.read(b).ok()?))).collect();

@@ -40,7 +40,7 @@ impl Live {
         }
     }
 
-    pub(super) fn resized(&mut self, sb: Superblock, cause: Cause, out: &mut Vec<Event>) {
+    fn resized(&mut self, sb: Superblock, cause: Cause, out: &mut Vec<Event>) {
         self.volume.resize(sb.blocks);
         match group::read_all(&Covered(&self.volume), &sb) {
             Ok(groups) => {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Live;
+use super::{Live, MAX_GATHERED};
 use crate::event::Event;
 use crate::ext4::blocks::Blocks;
-use crate::ext4::live::MAX_GATHERED;
 use crate::ext4::superblock;
 use crate::tree::Kind;
 use crate::units::{BlockNo, Timestamp};
@@ -72,7 +71,7 @@ impl Live {
     }
 
     /// A home write while the journal is the truth: normally what was committed before.
-    pub(super) fn confirm(&mut self, block: BlockNo, bytes: &[u8]) {
+    fn confirm(&mut self, block: BlockNo, bytes: &[u8]) {
         if self.volume.covering(block).is_some() {
             match self.volume.read(block) {
                 Ok(committed) if *committed == *bytes => self.volume.uncover(block),

@@ -154,7 +154,7 @@ impl Changes<'_> {
         let gone = matches!(step.what, What::Delete | What::Unlink);
         let node = self.node_of(step.ino, gone);
         let body = match step.what {
-            What::Create => Body::Create(node.as_deref().map_or_else(Created::default, created)),
+            What::Create => Body::Create(node.as_deref().map_or_else(Created::default, |n| created(n, self.volume))),
             What::Link => Body::Link,
             What::Unlink => Body::Unlink,
             What::Delete => Body::Delete,
@@ -196,22 +196,8 @@ fn record_of(op: &Op) -> u64 {
     FileRef(ino.0).record()
 }
 
-fn created(node: &Node) -> Created {
-    let s = &node.standard;
-    Created {
-        mode: None,
-        size: node.size(),
-        nlink: if node.kind == Kind::Dir { 1 } else { node.nlink() },
-        uid: None,
-        gid: None,
-        mtime: s.mtime,
-        atime: s.atime,
-        ctime: s.ctime,
-        crtime: Some(s.crtime),
-        rdev: node.rdev,
-        target: node.target.clone(),
-        xattrs: Vec::new(),
-    }
+fn created(node: &Node, volume: &Volume) -> Created {
+    Created { target: node.target.clone(), ..Created::of(&node.attr(volume.cluster_size())) }
 }
 
 /// The events of one file that are not about its names.
@@ -280,7 +266,9 @@ impl File<'_, '_> {
             let old = self.old.and_then(|o| o.stream(s.ino)).filter(|_| before.contains(s));
             if old.is_none() {
                 let size = new.size();
-                events.push(self.stream_event(s, Body::Create(Created { size, ..created(self.node) })));
+                events.push(
+                    self.stream_event(s, Body::Create(Created { size, ..created(self.node, self.changes.volume) })),
+                );
             }
             let in_place = self.wrote.and_then(|w| w.get(&*new.name)).cloned().unwrap_or_default();
             let bodies = compare(Stream { volume: self.changes.volume, old, new, in_place }, later);
